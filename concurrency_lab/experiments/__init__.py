@@ -1,0 +1,1 @@
+"""What single chapters measure, when it takes more than one call of an instrument."""

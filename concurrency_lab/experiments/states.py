@@ -1,0 +1,180 @@
+"""The life of a thread as the operating system sees it (chapter 1).
+
+A second process reads the state of every thread of this one about every millisecond. It must be a
+second process: a thread that looked from inside would need the GIL, and would make the watched
+thread wait for it.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+NEW, RUNNABLE, RUNNING, NOT_RUNNING, DEAD = "New", "Runnable", "Running", "Not Running", "Dead"
+ORDER = (NEW, RUNNABLE, RUNNING, NOT_RUNNING, DEAD)
+
+# Runs in the watching process. `stat` tells R (running, or able to) from S and D (waiting);
+# `schedstat` tells how many nanoseconds were spent on a core and how many in the run queue.
+# Source: proc_pid_stat(5) and the kernel's Documentation/scheduler/sched-stats.rst.
+_WATCHER = """
+import json, os, select, sys, time
+folder, pause = f"/proc/{sys.argv[1]}/task", float(sys.argv[2])
+rows = []
+print("watching", flush=True)
+while not select.select([sys.stdin], [], [], pause)[0]:
+    now = time.perf_counter()
+    for thread in os.listdir(folder):
+        try:
+            with open(f"{folder}/{thread}/stat") as stat, open(f"{folder}/{thread}/schedstat") as s:
+                state = stat.read().rpartition(")")[2].split()[0]
+                on_core, queued, _ = s.read().split()
+        except OSError:
+            continue
+        rows.append((now, int(thread), state, int(on_core), int(queued)))
+json.dump(rows, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One thread in one state, from `start` to `end` (seconds since the watch began)."""
+
+    thread: str
+    state: str
+    start: float
+    end: float
+
+
+class StateWatch:
+    """Watch the states of threads from outside; Linux only.
+
+        with StateWatch(thread) as watch:
+            thread.start()
+            thread.join()
+        watch.plot()
+
+    Two samples that follow each other bound an interval. It counts as Not Running if the thread
+    was waiting at both ends and used no core between them; else as Running or as Runnable,
+    whichever took more of it.
+    """
+
+    def __init__(self, *threads: threading.Thread, interval: float = 0.001):
+        if not threads:
+            raise ValueError("StateWatch needs at least one thread, for example StateWatch(thread)")
+        self.threads = threads
+        self.interval = interval
+        self.intervals: list[Interval] = []
+        self._watcher = None
+        self._begin = self._end = 0.0
+
+    def __enter__(self) -> "StateWatch":
+        self._begin = time.perf_counter()
+        if sys.platform != "linux":
+            return self
+        import os
+
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid()), str(self.interval)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._watcher.stdout.readline()
+        self._begin = time.perf_counter()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._end = time.perf_counter()
+        if self._watcher is None:
+            return
+        try:
+            out, _ = self._watcher.communicate("stop", timeout=10)
+            self._read(json.loads(out))
+        finally:
+            self._watcher.kill()
+            self._watcher.wait()
+
+    def _read(self, rows: list) -> None:
+        for thread in self.threads:
+            seen = [row for row in rows if row[1] == thread.native_id]
+            if not seen:
+                self._add(thread.name, NEW, self._begin, self._end)
+                continue
+            self._add(thread.name, NEW, self._begin, seen[0][0])
+            for before, after in zip(seen, seen[1:], strict=False):
+                on_core, queued = after[3] - before[3], after[4] - before[4]
+                if before[2] != "R" and after[2] != "R" and on_core + queued < 1e5:
+                    state = NOT_RUNNING
+                else:
+                    state = RUNNABLE if queued > on_core else RUNNING
+                self._add(thread.name, state, before[0], after[0])
+            if not thread.is_alive():
+                self._add(thread.name, DEAD, seen[-1][0], self._end)
+
+    def _add(self, thread: str, state: str, start: float, end: float) -> None:
+        start, end = start - self._begin, end - self._begin
+        last = self.intervals[-1] if self.intervals else None
+        if last and (last.thread, last.state) == (thread, state):
+            self.intervals[-1] = Interval(thread, state, last.start, end)
+        else:
+            self.intervals.append(Interval(thread, state, start, end))
+
+    def states(self, thread: threading.Thread) -> set[str]:
+        """The states in which this thread was seen."""
+        return {interval.state for interval in self.intervals if interval.thread == thread.name}
+
+    def seconds(self, thread: threading.Thread, state: str) -> float:
+        """Seconds that this thread was seen in this state."""
+        return sum(
+            interval.end - interval.start
+            for interval in self.intervals
+            if (interval.thread, interval.state) == (thread.name, state)
+        )
+
+    def share(self, state: str) -> float:
+        """Of the time between start and end of the threads: the part spent in this state."""
+        lived = [i for i in self.intervals if i.state not in (NEW, DEAD)]
+        total = sum(i.end - i.start for i in lived)
+        return sum(i.end - i.start for i in lived if i.state == state) / total if total else 0.0
+
+    def plot(self, title: str | None = None):
+        """A row a thread and a bar an interval, coloured by state."""
+        from concurrency_lab import figures
+
+        paint = {
+            NEW: {"color": figures.PALETTE["muted"], "height": 0.16},
+            RUNNABLE: {"color": figures.PALETTE["orange"], "height": 0.4},
+            RUNNING: {"color": figures.PALETTE["blue"], "height": 0.72},
+            NOT_RUNNING: {
+                "facecolor": figures.PALETTE["paper"],
+                "edgecolor": figures.PALETTE["muted"],
+                "hatch": "////",
+                "height": 0.4,
+            },
+            DEAD: {"color": figures.PALETTE["ink"], "height": 0.16},
+        }
+        names = [thread.name for thread in self.threads]
+        figure, axes = figures.new(height=1.6 + 0.55 * len(names))
+        for state in ORDER:
+            for interval in (i for i in self.intervals if i.state == state):
+                axes.barh(
+                    names.index(interval.thread),
+                    (interval.end - interval.start) * 1000,
+                    left=interval.start * 1000,
+                    linewidth=0,
+                    **paint[state],
+                )
+            axes.barh(0, 0, linewidth=0, label=state, **paint[state])
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, (self._end - self._begin) * 1000)
+        axes.set_xlabel("time since the watch began (ms)")
+        if title:
+            axes.set_title(title)
+        axes.legend(
+            ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.42 / (0.5 + 0.3 * len(names))),
+            frameon=False, handlelength=0.9, columnspacing=1.0,
+        )  # fmt: skip
+        return figure
