@@ -56,11 +56,12 @@ class Points:
         axes.fill_between(xs, curves[0], curves[2], color=figures.PALETTE["blue"], alpha=0.2, lw=0)
         axes.plot(xs, curves[1], color=figures.PALETTE["blue"], label=(
             f"Amdahl's law with {cores[1]:.2f} effective cores"))  # fmt: skip
+        orange = figures.PALETTE["vermillion"]
         for parallel, speedup in self.speedups.items():
-            axes.plot([parallel] * len(speedup.values), speedup.values, "o", markersize=4,
-                      alpha=0.5, color=figures.PALETTE["vermillion"], markeredgewidth=0)  # fmt: skip
-        axes.plot(list(self.speedups), [s.median for s in self.speedups.values()], "D",
-                  color=figures.PALETTE["vermillion"], label="measured (median, every run)")  # fmt: skip
+            every = [parallel] * len(speedup.values)
+            axes.plot(every, speedup.values, "o", markersize=4, alpha=0.5, color=orange)
+        medians = [speedup.median for speedup in self.speedups.values()]
+        axes.plot(list(self.speedups), medians, "D", color=orange, label="measured (median)")
         axes.set_xlabel("part of the work that can run in parallel")
         axes.set_ylabel("speed-up (times)")
         axes.set_ylim(bottom=0)

@@ -1,5 +1,6 @@
 """What an idle thread and an idle process cost in memory (chapter 1)."""
 
+import mmap
 import multiprocessing
 import sys
 import threading
@@ -7,33 +8,21 @@ from contextlib import ExitStack
 
 from concurrency_lab.experiments.costs import Costs, in_child
 
-UNIQUE, PROPORTIONAL, RESIDENT = "uss", "pss", "rss"
+PAGE = mmap.PAGESIZE
 
 
-def memory_costs(count: int = 8, rounds: int = 3) -> dict[str, Costs]:
+def memory_costs(count: int = 8, rounds: int = 3) -> Costs:
     """Bytes for each of `count` idle threads, and of `count` idle processes per start method.
 
-    Three ways to count a process, after psutil's documentation of `memory_full_info`:
-    "rss" all pages it holds; "pss" the same, but a page shared by n processes counts 1/n (Linux);
-    "uss" only the pages that nobody else has: what comes free when the process ends.
+    Three ways to count, after psutil's documentation of `memory_full_info`: "RSS" all pages that
+    the process holds; "PSS" the same, but a page shared by n processes counts 1/n (Linux only);
+    "USS" only the pages that nobody else has: what comes free when the process ends. The names of
+    the costs are "thread, USS", "process (fork), PSS" and so on.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-    kinds = (UNIQUE, PROPORTIONAL, RESIDENT) if sys.platform == "linux" else (UNIQUE, RESIDENT)
-    everything = in_child(_measure, count, rounds, kinds, timeout=120)
-    return {
-        kind: Costs(
-            {
-                name.removesuffix(f" {kind}"): values
-                for name, values in everything.values.items()
-                if name.endswith(f" {kind}")
-            },
-            unit="bytes",
-            what=f"memory each ({kind.upper()})",
-            others=0.0,
-        )
-        for kind in kinds
-    }
+    kinds = ("USS", "PSS", "RSS") if sys.platform == "linux" else ("USS", "RSS")
+    return in_child(_measure, count, rounds, kinds, timeout=120)
 
 
 def park(connection) -> None:
@@ -43,22 +32,21 @@ def park(connection) -> None:
 
 
 def _measure(count: int, rounds: int, kinds: list[str]) -> Costs:
-    found: dict[str, list[float]] = {}
     methods = [
         method
         for method in ("fork", "forkserver", "spawn")
         if method in multiprocessing.get_all_start_methods()
     ]
+    found: dict[str, list[float]] = {"thread, USS": []}
     for _ in range(rounds):
-        for kind, size in _threads(count, kinds).items():
-            found.setdefault(f"thread {kind}", []).append(size)
+        found["thread, USS"].append(_threads(count))
         for method in methods:
             for kind, size in _processes(count, method, kinds).items():
-                found.setdefault(f"process ({method}) {kind}", []).append(size)
-    return Costs(found, unit="bytes")
+                found.setdefault(f"process ({method}), {kind}", []).append(size)
+    return Costs(found, unit="bytes", what="memory each")
 
 
-def _threads(count: int, kinds: list[str]) -> dict[str, float]:
+def _threads(count: int) -> float:
     import psutil
 
     me, leave = psutil.Process(), threading.Event()
@@ -68,16 +56,17 @@ def _threads(count: int, kinds: list[str]) -> dict[str, float]:
         arrived.wait()
         leave.wait()
 
-    before = me.memory_full_info()
+    before = me.memory_full_info().uss
     threads = [threading.Thread(target=park_thread) for _ in range(count)]
     for thread in threads:
         thread.start()
     arrived.wait()
-    after = me.memory_full_info()
+    after = me.memory_full_info().uss
     leave.set()
     for thread in threads:
         thread.join()
-    return {k: max(getattr(after, k) - getattr(before, k), 1024) / count for k in kinds}
+    # The smallest that the system can tell is a page; free pages may already have been there.
+    return max(after - before, PAGE) / count
 
 
 def _processes(count: int, method: str, kinds: list[str]) -> dict[str, float]:
@@ -97,4 +86,4 @@ def _processes(count: int, method: str, kinds: list[str]) -> dict[str, float]:
             connection.recv()
         for process, _ in started:
             infos.append(psutil.Process(process.pid).memory_full_info())
-        return {k: sum(getattr(info, k) for info in infos) / count for k in kinds}
+        return {k: sum(getattr(info, k.lower()) for info in infos) / count for k in kinds}
