@@ -1,0 +1,45 @@
+"""How nbval runs the notebooks: `pytest --nbval notebooks/en`.
+
+Executes every cell and compares what is stored: text and streams of cells without the tag
+`nbval-ignore-output`. HTML and pictures say the same again and are not stored.
+"""
+
+import os
+
+import pytest
+
+os.environ["CONCURRENCY_LAB_PROGRESS"] = "0"
+
+NOT_COMPARED = ("text/html", "image/svg+xml", "application/vnd.concurrency-lab.claim+json")
+
+
+def pytest_configure(config):
+    if config.option.nbval:
+        config.option.nbval_current_env = True  # the kernel is this Python, whatever is installed
+
+
+def pytest_collectstart(collector):
+    if hasattr(collector, "skip_compare"):
+        collector.skip_compare += NOT_COMPARED
+
+
+def pytest_itemcollected(item):
+    if not hasattr(item, "cell"):
+        return
+    if item.options["check"]:
+        # nbval compares only cells that have a count, and none is stored: it would change for no
+        # reason. So a cell without stored output, too, is compared: it must not have any.
+        item.cell.execution_count = 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Say which cell failed, and what it printed before numbers were sanitised away."""
+    report = yield
+    if report.failed and hasattr(item, "cell"):
+        texts = [
+            output.get("text") or output.get("data", {}).get("text/plain", "")
+            for output in item.test_outputs or []
+        ]
+        report.sections += [("cell", f"id: {item.cell.id}"), ("output", "\n".join(texts))]
+    return report
