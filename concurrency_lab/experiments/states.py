@@ -66,6 +66,7 @@ class StateWatch:
         self.threads = threads
         self.interval = interval
         self.intervals: list[Interval] = []
+        self._on_core: list[tuple[float, float, float]] = []
         self._watcher = None
         self._begin = self._end = 0.0
 
@@ -103,6 +104,8 @@ class StateWatch:
                 self._add(thread.name, NEW, self._begin, self._end)
                 continue
             self._add(thread.name, NEW, self._begin, seen[0][0])
+            used = (seen[-1][3] - seen[0][3]) / 1e9
+            self._on_core.append((seen[0][0], seen[-1][0], used))
             for before, after in zip(seen, seen[1:], strict=False):
                 on_core, queued = after[3] - before[3], after[4] - before[4]
                 if before[2] != "R" and after[2] != "R" and on_core + queued < 1e5:
@@ -133,11 +136,16 @@ class StateWatch:
             if (interval.thread, interval.state) == (thread.name, state)
         )
 
-    def share(self, state: str) -> float:
-        """Of the time between start and end of the threads: the part spent in this state."""
-        lived = [i for i in self.intervals if i.state not in (NEW, DEAD)]
-        total = sum(i.end - i.start for i in lived)
-        return sum(i.end - i.start for i in lived if i.state == state) / total if total else 0.0
+    def cores(self) -> float:
+        """Cores that the threads kept busy together: their time on a core over the time it took.
+
+        Taken from the system's own count of nanoseconds, not from the drawn intervals.
+        """
+        if not self._on_core:
+            return 0.0
+        begin = min(start for start, _, _ in self._on_core)
+        end = max(end for _, end, _ in self._on_core)
+        return sum(used for _, _, used in self._on_core) / (end - begin)
 
     def plot(self, title: str | None = None):
         """A row a thread and a bar an interval, coloured by state."""

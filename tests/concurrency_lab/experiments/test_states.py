@@ -27,7 +27,7 @@ def test_sees_a_thread_that_waits(no_child_left):
         time.sleep(0.02)
     assert {NEW, NOT_RUNNING, DEAD} <= watch.states(thread)
     assert watch.seconds(thread, NOT_RUNNING) > watch.seconds(thread, RUNNING)
-    assert watch.share(NOT_RUNNING) > 0.5
+    assert watch.cores() < 0.5
 
 
 @linux
@@ -37,6 +37,7 @@ def test_sees_a_thread_that_calculates(no_child_left):
         thread.start()
         thread.join()
     assert RUNNING in watch.states(thread)
+    assert 0 < watch.cores() < 1.1
 
 
 @linux
