@@ -188,9 +188,6 @@ def translate(text: str, words: Mapping[str, str]) -> str:
     return text
 
 
-_translate = translate  # its name before it became public
-
-
 def number(value: float, digits: int = 3) -> str:
     """``value`` with so many significant digits; a whole number as it is: 1.80, 12.3, 49,000."""
     if isinstance(value, numbers.Integral):

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, M
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from concurrency_lab import claims, machine
+from concurrency_lab import claims, load
 from concurrency_lab.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Sample:
     """Measured values of one quantity.
 
     ``others``: cores that other programs used meanwhile. ``slowdown``: how many times longer any
-    two threads took side by side than one alone, see `machine.SlowdownMeter`; 1 if it cannot
+    two threads took side by side than one alone, see `load.SlowdownMeter`; 1 if it cannot
     matter.
 
     ``low`` and ``high`` enclose the median of all values there could be with 95 % confidence or
@@ -148,6 +148,9 @@ class Timings:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(f"{t:<{w}}" for t, w in zip(row, widths, strict=True)) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         head, *body = ([html.escape(text) for text in row] for row in self._rows())
@@ -345,12 +348,12 @@ def _take_turns(
         raise ValueError("rounds and budget must be positive, warmup must not be negative")
     calls: dict[Hashable, list[_Call]] = {name: [] for name in functions}
     start = time.perf_counter()
-    control = machine.SlowdownMeter()
+    control = load.SlowdownMeter()
     with Progress(task) as progress:
         for name in [name for name in functions for _ in range(warmup)]:
             progress.update(f"warming up, {name}")
             _timed(name, functions[name])
-        with machine.LoadMeter() as load:
+        with load.LoadMeter() as meter:
             first = time.perf_counter()
             for done in range(max_rounds):
                 if done >= min_rounds:
@@ -362,7 +365,7 @@ def _take_turns(
                     calls[name].append(_timed(name, functions[name]))
                 while control.spent < 0.05 * (time.perf_counter() - first):
                     control.probe()
-    return calls, load.others, control.slowdown
+    return calls, meter.others, control.slowdown
 
 
 def _order(names: list, round_: int) -> list:
@@ -380,13 +383,13 @@ def _precise(calls: Mapping[Hashable, list[_Call]], precision: float) -> bool:
 
 def _timed(name: Hashable, func: Callable[[], Any]) -> _Call:
     """Call `func` once. The CPU time of descendants is read outside the timed part: it takes ms."""
-    descendants = machine.descendants_cpu_seconds()
-    cpu = machine.own_cpu_seconds()
+    descendants = load.descendants_cpu_seconds()
+    cpu = load.own_cpu_seconds()
     start = time.perf_counter()
     result = func()
     wall = time.perf_counter() - start
-    cpu = machine.own_cpu_seconds() - cpu
-    cpu += machine.descendants_cpu_seconds() - descendants
+    cpu = load.own_cpu_seconds() - cpu
+    cpu += load.descendants_cpu_seconds() - descendants
     if isinstance(result, Awaitable | Iterator | concurrent.futures.Future):
         if hasattr(result, "close"):
             result.close()  # a coroutine would warn that it was never awaited

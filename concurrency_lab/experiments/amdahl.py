@@ -79,7 +79,8 @@ def measure_amdahl(
     `seconds` is about how long the whole job takes in one process. The workers are started before
     the clock. The effective cores are measured between the rounds.
     """
-    from concurrency_lab.machine import LoadMeter, effective_cores, usable_cores
+    from concurrency_lab.load import LoadMeter
+    from concurrency_lab.machine import effective_cores, usable_cores
     from concurrency_lab.workloads import calibrate, spin
 
     workers = min(math.ceil(usable_cores()), 8)

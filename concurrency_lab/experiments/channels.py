@@ -10,7 +10,7 @@ from pathlib import Path
 
 from concurrency_lab.experiments.costs import Costs
 from concurrency_lab.experiments.echo import EchoSocket
-from concurrency_lab.machine import LoadMeter
+from concurrency_lab.load import LoadMeter
 
 NAMES = ("shared object", "queue", "pipe", "socket", "file")
 

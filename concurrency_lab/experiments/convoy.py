@@ -71,7 +71,7 @@ def ping_latency(intervals=(0.0005, 0.001, 0.005, 0.02), pings: int = 10, rounds
     """
     from statistics import median
 
-    from concurrency_lab.machine import LoadMeter
+    from concurrency_lab.load import LoadMeter
 
     values: dict[str, list[float]] = {}
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from concurrency_lab import machine, timing
+from concurrency_lab import load, machine, timing
 from concurrency_lab.timing import Sample, busy_cores, compare, sweep
 
 
@@ -39,9 +39,9 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(timing, "time", clock)
-    monkeypatch.setattr(machine, "SlowdownMeter", lambda: clock)
-    monkeypatch.setattr(machine, "own_cpu_seconds", lambda: clock.own)
-    monkeypatch.setattr(machine, "descendants_cpu_seconds", lambda: clock.children)
+    monkeypatch.setattr(load, "SlowdownMeter", lambda: clock)
+    monkeypatch.setattr(load, "own_cpu_seconds", lambda: clock.own)
+    monkeypatch.setattr(load, "descendants_cpu_seconds", lambda: clock.children)
     return clock
 
 
@@ -58,7 +58,7 @@ def quiet(monkeypatch):
         def __exit__(self, *exception):
             pass
 
-    monkeypatch.setattr(machine, "LoadMeter", Meter)
+    monkeypatch.setattr(load, "LoadMeter", Meter)
 
 
 # Sample
@@ -333,7 +333,7 @@ def test_sleep_takes_time_and_keeps_no_core_busy():
     assert min(call.cpu for call in result._calls["busy"]) >= 0.045
 
 
-@pytest.mark.skipif(machine.resource is None, reason="this system forgets children that ended")
+@pytest.mark.skipif(load.resource is None, reason="this system forgets children that ended")
 def test_cpu_time_of_children_counts():
     code = "import time\nwhile time.process_time() < 0.2: pass"
     result = compare(

@@ -229,7 +229,8 @@ def test_search_with_the_keyboard(visit, address, keys):
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
 @pytest.mark.parametrize(
-    ("code", "right", "wrong"), [("en", "Right", "Wrong"), ("ko", "맞음", "틀림")],
+    ("code", "right", "wrong"),
+    [("en", "Right", "Wrong"), ("ko", "맞음", "틀림")],
 )
 def test_quiz_answers_with_the_keyboard(visit, code, right, wrong, script):
     tab = visit(f"{code}/{CHAPTER}", java_script_enabled=script)

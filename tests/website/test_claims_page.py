@@ -106,9 +106,7 @@ def test_the_reasons_are_those_that_machine_gives(monkeypatch):
     monkeypatch.setattr(machine, "_system_name", lambda: "Windows")
     monkeypatch.setattr(machine, "usable_cores", lambda: 1.5)
     monkeypatch.setattr(machine, "gil_enabled", lambda: False)
-    monkeypatch.setattr(
-        machine.multiprocessing, "get_all_start_methods", lambda: ["spawn"]
-    )
+    monkeypatch.setattr(machine.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
     given = {
         machine.no_gil(),
         machine.not_linux(),

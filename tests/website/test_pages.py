@@ -253,6 +253,4 @@ def test_clean_body_gives_headings_the_ids_of_their_sections():
 
 def test_clean_body_makes_no_header_of_a_tables_empty_corner():
     body = '<tr><th scope="col"></th><th class="head"><p>threads</p></th></tr>'
-    assert extension.clean_body(body) == (
-        '<tr><td></td><th class="head"><p>threads</p></th></tr>'
-    )
+    assert extension.clean_body(body) == ('<tr><td></td><th class="head"><p>threads</p></th></tr>')
