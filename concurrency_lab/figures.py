@@ -250,23 +250,42 @@ def log_axis(
 ) -> None:
     """Make an axis logarithmic, with ticks written by `value` (`duration`, `size`, ...).
 
-    Call it after the data is drawn. Short ranges get ticks at 1, 2 and 5, sizes at powers of two.
+    Call it after the data is drawn. There are two to five ticks: powers of ten or two, or, where
+    the range is short, round numbers between them.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis = _axis(axes, which)
     set_scale = axes.set_xscale if which == "x" else axes.set_yscale
     set_scale("log", base=2 if value is size else 10)
     low, high = sorted(axis.get_view_interval())
-    if value is size:
-        locator = LogLocator(base=2, numticks=7)
-    else:
-        locator = LogLocator(subs=(1,) if math.log10(high / low) > 2.5 else (1, 2, 5), numticks=9)
-    axis.set_major_locator(locator)
+    axis.set_major_locator(FixedLocator(_log_ticks(low, high, base=2 if value is size else 10)))
+    axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda number, _: value(number)))
-    axis.set_minor_formatter(NullFormatter())
     if label:
         axis.set_label_text(label)
+
+
+def _log_ticks(low: float, high: float, base: int) -> list[float]:
+    """The finest ladder of round numbers that has at most five of them between low and high."""
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = (math.floor(math.log(limit, base)) for limit in (low, high))
+    steps = [
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 2, 5),
+        (1, 3),
+    ]
+    ladders = [[m * 10.0**e for e in range(first, last + 1) for m in step] for step in steps]
+    if base == 2:
+        ladders = [[m * 2.0**e for e in range(first, last + 1) for m in (1, 1.25, 1.5, 1.75)]]
+    for apart in range(1, 40):
+        ladders.append([float(base) ** e for e in range(first, last + 1) if e % apart == 0])
+    ladders = [[tick for tick in ladder if low <= tick <= high] for ladder in ladders]
+    equal = MaxNLocator(4).tick_values(low, high)  # for a range that is too short for the others
+    ladders.append([tick for tick in equal if low <= tick <= high])
+    return next(ladder for ladder in ladders if 2 <= len(ladder) <= 5)
 
 
 def _axis(axes: Axes, which: str) -> Any:

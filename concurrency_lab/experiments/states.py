@@ -55,9 +55,8 @@ class StateWatch:
             thread.join()
         watch.plot()
 
-    Two samples that follow each other bound an interval. It counts as Not Running if the thread
-    was waiting at both ends and used no core between them; else as Running or as Runnable,
-    whichever took more of it.
+    The time between two readings is divided by the system's own count: so much on a core
+    (Running), so much in the run queue (Runnable), and the rest Not Running.
     """
 
     def __init__(self, *threads: threading.Thread, interval: float = 0.001):
@@ -106,15 +105,26 @@ class StateWatch:
             self._add(thread.name, NEW, self._begin, seen[0][0])
             used = (seen[-1][3] - seen[0][3]) / 1e9
             self._on_core.append((seen[0][0], seen[-1][0], used))
-            for before, after in zip(seen, seen[1:], strict=False):
-                on_core, queued = after[3] - before[3], after[4] - before[4]
-                if before[2] != "R" and after[2] != "R" and on_core + queued < 1e5:
-                    state = NOT_RUNNING
-                else:
-                    state = RUNNABLE if queued > on_core else RUNNING
-                self._add(thread.name, state, before[0], after[0])
+            for window in _windows(seen):
+                self._share_out(thread.name, window)
             if not thread.is_alive():
                 self._add(thread.name, DEAD, seen[-1][0], self._end)
+
+    def _share_out(self, thread: str, window: list) -> None:
+        """Divide the time between two readings among the states."""
+        start, end = window[0][0], window[-1][0]
+        on_core = min((window[-1][3] - window[0][3]) / 1e9, end - start)
+        queued = min((window[-1][4] - window[0][4]) / 1e9, end - start - on_core)
+        rest = end - start - on_core - queued
+        if all(row[2] == "R" for row in window):
+            on_core, rest = on_core + rest, 0.0  # not yet booked: the kernel does so at its ticks
+        parts = {RUNNING: on_core, RUNNABLE: queued, NOT_RUNNING: rest}
+        parts = {state: part for state, part in parts.items() if part > 0.05 * (end - start)}
+        scale = (end - start) / sum(parts.values())
+        last = self.intervals[-1].state
+        for state in sorted(parts, key=lambda state: state != last):
+            self._add(thread, state, start, start + parts[state] * scale)
+            start += parts[state] * scale
 
     def _add(self, thread: str, state: str, start: float, end: float) -> None:
         start, end = start - self._begin, end - self._begin
@@ -164,7 +174,7 @@ class StateWatch:
             DEAD: {"color": figures.PALETTE["ink"], "height": 0.16},
         }
         names = [thread.name for thread in self.threads]
-        figure, axes = figures.new(height=1.6 + 0.55 * len(names))
+        figure, axes = figures.new(height=1.5 + 0.55 * len(names))
         for state in ORDER:
             for interval in (i for i in self.intervals if i.state == state):
                 axes.barh(
@@ -181,8 +191,23 @@ class StateWatch:
         axes.set_xlabel("time since the watch began (ms)")
         if title:
             axes.set_title(title)
-        axes.legend(
-            ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.42 / (0.5 + 0.3 * len(names))),
-            frameon=False, handlelength=0.9, columnspacing=1.0,
-        )  # fmt: skip
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=5,
+            handlelength=1.2,
+            columnspacing=1.0,
+        )
         return figure
+
+
+def _windows(rows: list):
+    """Runs of readings of one thread, each up to the next one in which a count has moved."""
+    window = [rows[0]]
+    for row in rows[1:]:
+        window.append(row)
+        if row[3:] != window[0][3:] or row[2] != "R":
+            yield window
+            window = [row]
+    if len(window) > 1:
+        yield window

@@ -179,6 +179,16 @@ def test_log_axis_has_labelled_ticks_also_for_a_short_range(values):
     assert all(re.fullmatch(r"[\d.]+ (s|ms|µs)", text) for text in shown)
 
 
+@pytest.mark.parametrize("words", [figures.duration, figures.size])
+@pytest.mark.parametrize("span", [1.3, 3, 12, 200, 5_000, 1e6, 1e9])
+def test_log_axis_has_few_ticks_for_any_range(words, span):
+    _, axes = figures.new()
+    axes.plot([1, 2], [7, 7 * span])
+    figures.log_axis(axes, "y", value=words)
+    low, high = axes.get_ylim()
+    assert 2 <= len([tick for tick in axes.get_yticks() if low <= tick <= high]) <= 5
+
+
 def test_an_unknown_axis_is_refused():
     _, axes = figures.new()
     with pytest.raises(ValueError, match="'x' or 'y'"):
