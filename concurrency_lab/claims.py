@@ -27,10 +27,11 @@ BUSY_CORES = 0.15
 
 #: Every fixed phrase in a rendered claim. A translation maps each of them, ``{}`` included.
 PHRASES = (
-    "holds", "fails", "not measured", "not applicable", "expected", "measured", "nothing: {}",
+    "holds", "fails", "not measured", "not applicable", "expected", "measured",
+    "{}; no verdict: {}", "nothing: {}",
     "at least {}", "at most {}", "between {} and {}", "exactly {}", "yes", "no",
-    "other programs used {} cores; seen: {}", "the spread is too wide to decide: {}",
-    "on this computer two threads slowed each other down {} times; seen: {}",
+    "other programs used {} cores", "the spread is too wide to decide",
+    "two threads slowed each other down {} times",
     "{} cores", "{} core", "{} times", "{} time",
 )  # fmt: skip
 
@@ -48,7 +49,7 @@ _UNSET: Any = object()
 
 @dataclass(frozen=True)
 class Claim:
-    """A checked claim, all in words; ``measured`` is empty if there is a ``reason`` why."""
+    """A checked claim, all in words; ``reason`` says why there is no verdict, if there is none."""
 
     sentence: str
     measured: str
@@ -61,7 +62,7 @@ class Claim:
             (
                 f"[{self.verdict}] {self.sentence}",
                 f"  expected: {self.expected}",
-                f"  measured: {_outcome(asdict(self))}",
+                f"  measured: {outcome(asdict(self))}",
             )
         )
 
@@ -80,6 +81,7 @@ def claim(
     equals: Any = _UNSET,
     unit: str = "",
     unless: str | None | Iterable[str | None] = None,
+    undecided: str | None | Iterable[str | None] = None,
 ) -> None:
     """Check a claim and show the verdict: `evaluate`, then display (in IPython) or print."""
     checked = evaluate(
@@ -91,6 +93,7 @@ def claim(
         equals=equals,
         unit=unit,
         unless=unless,
+        undecided=undecided,
     )
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
@@ -111,6 +114,7 @@ def evaluate(
     equals: Any = _UNSET,
     unit: str = "",
     unless: str | None | Iterable[str | None] = None,
+    undecided: str | None | Iterable[str | None] = None,
 ) -> Claim:
     """Check a claim without showing it.
 
@@ -120,6 +124,9 @@ def evaluate(
 
     ``unless`` is a reason why the claim does not apply here, or None, or several of those: the
     first reason there is makes the verdict "not applicable", and ``measured`` may then be None.
+
+    ``undecided`` is the same for a reason why nothing can be concluded from this measurement (a
+    control experiment failed, for example): the verdict is then "not measured".
 
     A `Sample` holds if its median is in range. It fails only if its whole interval is out of
     range, also when stretched by the sample's `slowdown`, and other programs used less than
@@ -141,6 +148,12 @@ def evaluate(
             f"nothing was measured ({measured}) for the claim {sentence!r}. If it cannot be "
             "measured here, say why: unless='this system has no fork'"
         )
+    if reason := _first_reason(undecided, "undecided"):
+        if hasattr(measured, "median"):
+            seen = spread(measured.median, measured.low, measured.high, unit)
+        else:
+            seen = _value(measured, unit)
+        return Claim(sentence, seen, expected, "not measured", reason)
     if hasattr(measured, "median"):
         return _judge_sample(sentence, measured, low, high, expected, unit)
     if low is None:
@@ -175,7 +188,7 @@ def render_html(claim: Mapping[str, str], words: Mapping[str, str] | None = None
         f'<p class="claim-facts" style="margin:.2rem 0;font-size:.9em">'
         f'<span class="claim-expected">{text("expected")}: {text(claim["expected"])}</span>'
         f'<span class="claim-separator" aria-hidden="true"> \u00b7 </span>'
-        f'<span class="claim-measured">{text("measured")}: {text(_outcome(claim))}</span></p></div>'
+        f'<span class="claim-measured">{text("measured")}: {text(outcome(claim))}</span></p></div>'
     )
 
 
@@ -214,18 +227,17 @@ def _judge_sample(sentence, sample, low, high, expected, unit) -> Claim:
     seen = spread(sample.median, sample.low, sample.high, unit)
     if low <= sample.median <= high:
         return Claim(sentence, seen, expected, "holds")
+    if sample.low > high and getattr(sample, "lowered_by_load", False):
+        return Claim(sentence, seen, expected, "fails")
     if sample.others >= BUSY_CORES:
-        reason = f"other programs used {number(sample.others, 2)} cores; seen: {seen}"
+        reason = f"other programs used {number(sample.others, 2)} cores"
     elif sample.low <= high and sample.high >= low:
-        reason = f"the spread is too wide to decide: {seen}"
+        reason = "the spread is too wide to decide"
     elif sample.low / sample.slowdown <= high and sample.high * sample.slowdown >= low:
-        slowdown = number(sample.slowdown)
-        reason = (
-            f"on this computer two threads slowed each other down {slowdown} times; seen: {seen}"
-        )
+        reason = f"two threads slowed each other down {number(sample.slowdown)} times"
     else:
         return Claim(sentence, seen, expected, "fails")
-    return Claim(sentence, "", expected, "not measured", reason)
+    return Claim(sentence, seen, expected, "not measured", reason)
 
 
 def _expectation(at_least, at_most, between, equals, unit):
@@ -249,23 +261,28 @@ def _expectation(at_least, at_most, between, equals, unit):
     return None, None, f"exactly {text}" if is_number else text
 
 
-def _first_reason(unless) -> str | None:
+def _first_reason(unless, option: str = "unless") -> str | None:
     reasons = [unless] if unless is None or isinstance(unless, str) else unless
     if not isinstance(reasons, Iterable):
         raise TypeError(
-            f"unless= takes a reason in words, None, or several of them, not {unless!r} "
+            f"{option}= takes a reason in words, None, or several of them, not {unless!r} "
             "(call the function: unless=machine.no_gil())"
         )
     for reason in reasons:
         if reason is not None and not isinstance(reason, str):
-            raise TypeError(f"unless= takes reasons in words or None, not {reason!r}")
+            raise TypeError(f"{option}= takes reasons in words or None, not {reason!r}")
         if reason:
             return " ".join(reason.split())
     return None
 
 
-def _outcome(claim: Mapping[str, str]) -> str:
-    return f"nothing: {claim['reason']}" if claim["reason"] else claim["measured"]
+def outcome(claim: Mapping[str, str]) -> str:
+    """What the line "measured" says: the value, and why there is no verdict if there is none."""
+    if not claim["reason"]:
+        return claim["measured"]
+    if not claim["measured"]:
+        return f"nothing: {claim['reason']}"
+    return f"{claim['measured']}; no verdict: {claim['reason']}"
 
 
 def _plain(value: Any) -> Any:

@@ -169,11 +169,13 @@ def dots(
     *,
     value: Callable[[float], str] = "{:.2f}".format,
     reference: float | None = None,
+    series: Mapping[str, int] | None = None,
 ) -> None:
     """Draw every value as a dot, one row a group from the top down, with the median marked.
 
     `value` writes the median at the right end of its row. `reference` draws a vertical line, for
-    example at 1 for speed-ups.
+    example at 1 for speed-ups. `series` gives groups that belong together the same number, and
+    with it the same colour and marker; without it each group has its own.
     """
     from statistics import median
 
@@ -185,16 +187,17 @@ def dots(
         raise ValueError(f"no values to draw for {empty[0]!r}")
     if reference is not None:
         axes.axvline(reference, color=PALETTE["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
-    for row, values in enumerate(rows.values()):
+    for row, (name, values) in enumerate(rows.items()):
+        look = row if series is None else series[name]
         # Golden-ratio steps keep neighbours apart and are the same in every run.
         heights = [row + 0.34 * ((i * 0.618034) % 1 - 0.5) for i in range(len(values))]
         axes.plot(
             values,
             heights,
             linestyle="none",
-            marker=MARKERS[row % len(MARKERS)],
+            marker=MARKERS[look % len(MARKERS)],
             markersize=7.5,
-            color=SERIES[row % len(SERIES)],
+            color=SERIES[look % len(SERIES)],
             markeredgecolor=PALETTE["paper"],
             markeredgewidth=0.7,
         )

@@ -29,7 +29,7 @@ class Sample:
 
     ``others``: cores that other programs used meanwhile. ``slowdown``: how many times longer any
     two threads took side by side than one alone, see `load.SlowdownMeter`; 1 if it cannot
-    matter.
+    matter. ``lowered_by_load``: other programs can only have made the values smaller.
 
     ``low`` and ``high`` enclose the median of all values there could be with 95 % confidence or
     more, whatever their distribution: they are the k-th smallest and k-th largest value, where k
@@ -44,6 +44,7 @@ class Sample:
     unit: str = ""
     others: float = 0.0
     slowdown: float = 1.0
+    lowered_by_load: bool = False
 
     def __post_init__(self) -> None:
         values = tuple(float(value) for value in self.values)
@@ -115,7 +116,17 @@ class Timings:
     def cores(self, name: Hashable) -> Sample:
         """CPU time over wall time of a call, of this process and all its descendants."""
         values = tuple(call.cpu / call.wall for call in self._of(name))
-        return Sample(values, "cores", self.others)
+        return Sample(values, "cores", self.others, lowered_by_load=True)
+
+    def fewer_cores_than(self, name: Hashable, cores: float) -> str | None:
+        """A reason if calls of `name` kept fewer cores busy; for `claim(..., undecided=...)`.
+
+        "Threads keep one core busy" tells something only if more than one was there to be had.
+        """
+        kept = self.cores(name).median
+        if kept >= cores:
+            return None
+        return f"meanwhile {name} kept only {claims.number(kept)} cores busy"
 
     def ratio(self, a: Hashable, b: Hashable) -> Sample:
         """Time of `a` over time of `b`, paired by round: "a takes so many times as long as b"."""
@@ -129,6 +140,10 @@ class Timings:
     def results(self, name: Hashable) -> Any:
         """What the last call returned: compare it, to be sure that the same work was done."""
         return self._of(name)[-1].result
+
+    def same_results(self) -> bool:
+        """Whether the last calls of all functions returned equal values."""
+        return all(self.results(name) == self.results(self.names[0]) for name in self.names)
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -209,6 +224,7 @@ class Sweep(Timings):
 
     def __init__(self, calls, others=0.0, slowdown=1.0, name: str = "", unit: str = "") -> None:
         super().__init__(calls, others, slowdown)
+        self._name = name
         self._label = f"{name} ({unit})" if name and unit else name or unit
 
     def plot(
@@ -216,8 +232,8 @@ class Sweep(Timings):
     ) -> Figure:
         """Times, or speed-ups over the first value: a dot for each call and a line of medians.
 
-        `log` makes both axes logarithmic. Values that are not numbers are drawn at equal distances,
-        in the order they were given.
+        `log` makes the axis of the values logarithmic, and that of times. Values that are not
+        numbers are drawn at equal distances, in the order they were given.
         """
         from concurrency_lab import figures
 
@@ -242,16 +258,16 @@ class Sweep(Timings):
             axes.set_xticks(xs, [str(value) for value in names])
         elif log:
             figures.log_axis(axes, "x")
+            axes.set_xticks(xs, [f"{value:g}" for value in names])
         if y == "speedup":
             axes.axhline(1.0, color=figures.PALETTE["muted"], linewidth=1.2, linestyle="--")
-            axes.set_ylabel(f"speed-up over {self.names[0]}")
-        if log:
-            how = {"label": "time", "value": figures.duration} if y == "seconds" else {}
-            figures.log_axis(axes, "y", **how)
+            axes.set_ylabel(" ".join(f"times as fast as {self.names[0]} {self._name}".split()))
+            axes.set_ylim(bottom=0)
+        elif log:
+            figures.log_axis(axes, "y", label="time", value=figures.duration)
         else:
             axes.set_ylim(bottom=0)
-            if y == "seconds":
-                figures.time_axis(axes, "y")
+            figures.time_axis(axes, "y")
         if title:
             axes.set_title(title)
         return figure

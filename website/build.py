@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
+from concurrency_lab.claims import outcome
 from website import EDITIONS, ROOT, Problem, command_line, unwind_on_terminate
 
 # Heavy modules are imported where they are used: an unchanged book is known without them.
@@ -282,8 +283,8 @@ def _summary(claims: list[dict]) -> str:
     lines = ["claims       " + (", ".join(parts) or "none")]
     for claim in claims:
         if claim["verdict"] in ("fails", "not measured"):
-            why = claim["reason"] or f"{claim['measured']}, expected {claim['expected']}"
-            lines.append(f"  {claim['verdict']}: {claim['sentence']} ({why})")
+            lines.append(f"  {claim['verdict']}: {claim['sentence']}")
+            lines.append(f"    expected {claim['expected']}; measured {outcome(claim)}")
             lines.append(f"    {claim['chapter']}, cell {claim['cell']}")
     return "\n".join(lines)
 

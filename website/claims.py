@@ -29,7 +29,7 @@ from docutils.parsers.rst import directives
 from nbformat import NotebookNode
 from sphinx.util.docutils import SphinxDirective
 
-from concurrency_lab.claims import MIME_TYPE, render_html, translate
+from concurrency_lab.claims import MIME_TYPE, outcome, render_html, translate
 from website import Problem
 from website.notebooks import cache_of, executed, name_of, read, record
 
@@ -40,10 +40,11 @@ WORDS: dict[str, dict[str, str]] = {
     "ko": {
         "holds": "성립",
         "fails": "불성립",
-        "not measured": "측정 안 됨",
+        "not measured": "판정 보류",
         "not applicable": "해당 없음",
-        "expected": "기대 범위",
-        "measured": "측정값",
+        "expected": "기대",
+        "measured": "측정",
+        "{}; no verdict: {}": "{} (까닭: {})",
         "nothing: {}": "없음 ({})",
         "at least {}": "{} 이상",
         "at most {}": "{} 이하",
@@ -52,11 +53,13 @@ WORDS: dict[str, dict[str, str]] = {
         "yes": "예",
         "no": "아니요",
         # why there is no verdict
-        "other programs used {} cores; seen: {}": "다른 프로그램이 코어 {}개를 사용 중, 관측값: {}",
-        "the spread is too wide to decide: {}": "값이 너무 넓게 퍼져 판정할 수 없음: {}",
-        "on this computer two threads slowed each other down {} times; seen: {}": (
-            "이 컴퓨터에서는 두 스레드가 서로를 {}배 느리게 함, 관측값: {}"
-        ),
+        "other programs used {} cores": "그동안 다른 프로그램이 코어 {}개를 씀",
+        "the spread is too wide to decide": "값이 너무 넓게 퍼짐",
+        "meanwhile {} kept only {} cores busy": "그동안 {}도 코어를 {}개만 씀",
+        "only {} effective cores were to be had": "쓸 수 있던 유효 코어 수가 {}뿐임",
+        "this system does not tell {} of other processes": "다른 프로세스의 {}은 알 수 없음",
+        "this system does not tell the states of threads": "스레드의 상태를 알 수 없음",
+        "two threads slowed each other down {} times": "스레드 두 개가 서로를 {}배 느리게 함",
         "this Python runs without the GIL": "이 파이썬은 GIL 없이 실행됨",
         "this system is {}, not Linux": "이 시스템은 리눅스가 아니라 {}",
         "{} cores are needed, usable here: {}": "코어 {}개가 필요하나 쓸 수 있는 것은 {}개",
@@ -68,7 +71,7 @@ WORDS: dict[str, dict[str, str]] = {
         "{} claim": "주장 {}개",
         "Chapter {}. {}": "{}장. {}",
         "Measured on {} with Python {} ({}).": "{}, 파이썬 {}에서 측정 ({}).",
-        "{} {}, {} usable cores": "{} {}, 사용 가능한 코어 {}개",
+        "{} {}, {} usable cores": "{} {}, 쓸 수 있는 코어 {}개",
     },
 }
 """For each edition, the words that claims are made of (`concurrency_lab.claims.PHRASES`, reasons)
@@ -199,7 +202,7 @@ def localise_outputs(outputs: list[NotebookNode], edition: str, metadata: Mappin
 
 def _plain(claim: Mapping[str, str], edition: str) -> str:
     own = words(edition)
-    measured = f"nothing: {claim['reason']}" if claim["reason"] else claim["measured"]
+    measured = outcome(claim)
     return (
         f"[{translate(claim['verdict'], own)}] {claim['sentence']}\n"
         f"  {translate('expected', own)}: {claim['expected']}\n"
@@ -304,7 +307,7 @@ class ClaimsTable(_FromChapters):
         for name, content in (
             ("sentence", link),
             ("expected", nodes.Text(claim["expected"])),
-            ("measured", nodes.Text(claim["reason"] or claim["measured"])),
+            ("measured", nodes.Text(self.say(outcome(claim)))),
             ("verdict", nodes.Text(self.say(claim["verdict"]))),
         ):
             row += nodes.entry("", nodes.paragraph("", "", content), classes=[f"claim-{name}"])

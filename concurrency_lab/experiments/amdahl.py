@@ -38,11 +38,20 @@ class Points:
 
     speedups: dict[float, Sample]
     cores: Sample
+    workers: int
+
+    def too_few_cores(self, needed: float) -> str | None:
+        """A reason if fewer effective cores were to be had; for `claim(..., undecided=...)`."""
+        from concurrency_lab.claims import number
+
+        if self.cores.median >= needed:
+            return None
+        return f"only {number(self.cores.median)} effective cores were to be had"
 
     def efficiency(self, parallel: float) -> Sample:
         """Measured speed-up over Amdahl's for the effective cores: 1 is all that they allow."""
         measured = self.speedups[parallel]
-        limit = amdahl(parallel, max(self.cores.median, 1.0))
+        limit = amdahl(parallel, min(max(self.cores.median, 1.0), self.workers))
         return Sample([value / limit for value in measured.values], "", measured.others)
 
     def plot(self, title: str | None = None):
@@ -51,7 +60,8 @@ class Points:
 
         figure, axes = figures.new(height=3.4)
         xs = [n / 100 for n in range(101)]
-        cores = [max(value, 1.0) for value in (self.cores.low, self.cores.median, self.cores.high)]
+        spread = (self.cores.low, self.cores.median, self.cores.high)
+        cores = [min(max(value, 1.0), self.workers) for value in spread]
         curves = [[amdahl(x, n) for x in xs] for n in cores]
         axes.fill_between(xs, curves[0], curves[2], color=figures.PALETTE["blue"], alpha=0.2, lw=0)
         axes.plot(xs, curves[1], color=figures.PALETTE["blue"], label=(
@@ -100,10 +110,11 @@ def measure_amdahl(
                 begin = time.perf_counter()
                 spin(round(total * (1 - part)))
                 if part:
-                    share = round(total * part / workers)
-                    list(pool.map(spin, [share] * workers))
+                    pieces = 4 * workers  # so that a slow core does not make all others wait
+                    list(pool.map(spin, [round(total * part / pieces)] * pieces))
                 speedups[part].append(sequential / (time.perf_counter() - begin))
     return Points(
         {part: Sample(values, "times", load.others) for part, values in speedups.items()},
         Sample(cores, "cores", load.others),
+        workers,
     )

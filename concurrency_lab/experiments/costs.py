@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from concurrency_lab.timing import Sample
 
@@ -11,22 +11,23 @@ from concurrency_lab.timing import Sample
 class Costs:
     """Paired values by name: the n-th value of every name comes from the same round.
 
-    `unit` is "s" or "bytes"; `others` is the cores that other programs used meanwhile.
+    `unit` is "s" or "bytes"; `others` is the cores that other programs used meanwhile; `absent`
+    says of costs that cannot be measured on this system why, for `claim(..., unless=...)`.
     """
 
     values: dict[str, list[float]]
     unit: str = "s"
     what: str = "time"
     others: float = 0.0
+    absent: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Sample:
         return Sample(self._of(name), self.unit, self.others)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.values
-
-    def ratio(self, a: str, b: str) -> Sample:
-        """How many times more `a` costs than `b`, one ratio a round."""
+    def ratio(self, a: str, b: str) -> Sample | None:
+        """How many times more `a` costs than `b`, one ratio a round; None if one is absent."""
+        if a in self.absent or b in self.absent:
+            return None
         pairs = zip(self._of(a), self._of(b), strict=True)
         return Sample([x / y for x, y in pairs], "times", self.others)
 
@@ -35,13 +36,19 @@ class Costs:
             raise KeyError(f"no cost named {name!r}; there are {', '.join(self.values)}")
         return self.values[name]
 
+    def _series(self) -> dict[str, int]:
+        """Names that end alike after a comma ("pipe, 64 B") belong together."""
+        kinds = {name: name.rpartition(", ")[2] for name in self.values}
+        order = list(dict.fromkeys(kinds.values()))
+        return {name: order.index(kind) for name, kind in kinds.items()}
+
     def plot(self, title: str | None = None):
         """Every value as a dot, the median marked, on a logarithmic axis."""
         from concurrency_lab import figures
 
         words = figures.size if self.unit == "bytes" else figures.duration
         figure, axes = figures.new(height=1.3 + 0.42 * len(self.values))
-        figures.dots(axes, self.values, value=words)
+        figures.dots(axes, self.values, value=words, series=self._series())
         figures.log_axis(axes, label=f"{self.what} (logarithmic)", value=words)
         if title:
             axes.set_title(title)

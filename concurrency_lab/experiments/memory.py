@@ -2,13 +2,14 @@
 
 import mmap
 import multiprocessing
-import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 
 from concurrency_lab.experiments.costs import Costs, in_child
 
 PAGE = mmap.PAGESIZE
+KINDS = ("USS", "PSS", "RSS")
 
 
 def memory_costs(count: int = 8, rounds: int = 3) -> Costs:
@@ -21,8 +22,10 @@ def memory_costs(count: int = 8, rounds: int = 3) -> Costs:
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-    kinds = ("USS", "PSS", "RSS") if sys.platform == "linux" else ("USS", "RSS")
-    return in_child(_measure, count, rounds, kinds, timeout=120)
+    # Every round in a child of its own: freed stacks of threads are used again.
+    found = [in_child(_measure, count, timeout=120) for _ in range(rounds)]
+    values = {name: [one.values[name][0] for one in found] for name in found[0].values}
+    return replace(found[0], values=values)
 
 
 def park(connection) -> None:
@@ -31,19 +34,22 @@ def park(connection) -> None:
     connection.recv()
 
 
-def _measure(count: int, rounds: int, kinds: list[str]) -> Costs:
-    methods = [
-        method
-        for method in ("fork", "forkserver", "spawn")
-        if method in multiprocessing.get_all_start_methods()
-    ]
-    found: dict[str, list[float]] = {"thread, USS": []}
-    for _ in range(rounds):
-        found["thread, USS"].append(_threads(count))
-        for method in methods:
-            for kind, size in _processes(count, method, kinds).items():
-                found.setdefault(f"process ({method}), {kind}", []).append(size)
-    return Costs(found, unit="bytes", what="memory each")
+def _measure(count: int) -> Costs:
+    from concurrency_lab.machine import no_start_method
+
+    values, absent = {"thread, USS": [_threads(count)]}, {}
+    for method in ("fork", "forkserver", "spawn"):
+        names = {kind: f"process ({method}), {kind}" for kind in KINDS}
+        if reason := no_start_method(method):
+            absent |= dict.fromkeys(names.values(), reason)
+            continue
+        sizes = _processes(count, method)
+        for kind, name in names.items():
+            if kind in sizes:
+                values[name] = [sizes[kind]]
+            else:
+                absent[name] = f"this system does not tell {kind} of other processes"
+    return Costs(values, unit="bytes", what="memory each", absent=absent)
 
 
 def _threads(count: int) -> float:
@@ -69,12 +75,10 @@ def _threads(count: int) -> float:
     return max(after - before, PAGE) / count
 
 
-def _processes(count: int, method: str, kinds: list[str]) -> dict[str, float]:
-    import psutil
-
+def _processes(count: int, method: str) -> dict[str, float]:
     context = multiprocessing.get_context(method)
     with ExitStack() as leave:
-        infos, started = [], []
+        started = []
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=park, args=(theirs,), daemon=True)
@@ -84,6 +88,16 @@ def _processes(count: int, method: str, kinds: list[str]) -> dict[str, float]:
             started.append((process, ours))
         for _, connection in started:
             connection.recv()
-        for process, _ in started:
-            infos.append(psutil.Process(process.pid).memory_full_info())
-        return {k: sum(getattr(info, k.lower()) for info in infos) / count for k in kinds}
+        sizes = [_sizes(process.pid) for process, _ in started]
+    return {kind: sum(size[kind] for size in sizes) / count for kind in sizes[0]}
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    import psutil
+
+    process = psutil.Process(pid)
+    try:
+        info = process.memory_full_info()
+    except psutil.AccessDenied:  # macOS shows a process its own pages only
+        info = process.memory_info()
+    return {kind: getattr(info, kind.lower()) for kind in KINDS if hasattr(info, kind.lower())}

@@ -32,11 +32,15 @@ def startup_costs(budget: float = 4.0) -> Costs:
 
 
 def _measure(budget: float) -> Costs:
+    from concurrency_lab.machine import no_start_method
     from concurrency_lab.timing import compare
 
     cases = {"thread": start_thread}
+    absent = {}
     for method in ("fork", "forkserver", "spawn"):
-        if method in multiprocessing.get_all_start_methods():
+        if reason := no_start_method(method):
+            absent[f"process ({method})"] = reason
+        else:
             cases[f"process ({method})"] = partial(start_process, method)
     timed = compare(cases, budget=budget, min_rounds=7)
     seconds = {name: timed.seconds(name) for name in cases}
@@ -45,4 +49,5 @@ def _measure(budget: float) -> Costs:
         {name: list(sample.values) for name, sample in seconds.items()},
         what="time to start and join",
         others=others,
+        absent=absent,
     )

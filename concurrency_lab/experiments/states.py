@@ -68,8 +68,10 @@ class StateWatch:
         self._on_core: list[tuple[float, float, float]] = []
         self._watcher = None
         self._begin = self._end = 0.0
+        self._unborn: list[threading.Thread] = []
 
     def __enter__(self) -> "StateWatch":
+        self._unborn = [thread for thread in self.threads if thread.ident is None]
         self._begin = time.perf_counter()
         if sys.platform != "linux":
             return self
@@ -102,7 +104,8 @@ class StateWatch:
             if not seen:
                 self._add(thread.name, NEW, self._begin, self._end)
                 continue
-            self._add(thread.name, NEW, self._begin, seen[0][0])
+            if thread in self._unborn:
+                self._add(thread.name, NEW, self._begin, seen[0][0])
             used = (seen[-1][3] - seen[0][3]) / 1e9
             self._on_core.append((seen[0][0], seen[-1][0], used))
             for window in _windows(seen):
@@ -117,11 +120,13 @@ class StateWatch:
         queued = min((window[-1][4] - window[0][4]) / 1e9, end - start - on_core)
         rest = end - start - on_core - queued
         if all(row[2] == "R" for row in window):
-            on_core, rest = on_core + rest, 0.0  # not yet booked: the kernel does so at its ticks
+            rest = 0.0  # not yet booked; divided like what is
+            on_core, queued = (on_core, queued) if on_core + queued else (1.0, 0.0)
         parts = {RUNNING: on_core, RUNNABLE: queued, NOT_RUNNING: rest}
-        parts = {state: part for state, part in parts.items() if part > 0.05 * (end - start)}
+        least = 0.05 * sum(parts.values())
+        parts = {state: part for state, part in parts.items() if part > least}
         scale = (end - start) / sum(parts.values())
-        last = self.intervals[-1].state
+        last = self.intervals[-1].state if self.intervals else None
         for state in sorted(parts, key=lambda state: state != last):
             self._add(thread, state, start, start + parts[state] * scale)
             start += parts[state] * scale
@@ -146,16 +151,34 @@ class StateWatch:
             if (interval.thread, interval.state) == (thread.name, state)
         )
 
-    def cores(self) -> float:
+    def history(self, thread: threading.Thread, shortest: float = 0.02) -> list[str]:
+        """The states in their order, without Runnable and without waits shorter than `shortest`.
+
+        Which program gets the core, and for how long, is the machine's affair and not the thread's.
+        """
+        found: list[str] = []
+        for interval in (i for i in self.intervals if i.thread == thread.name):
+            brief = interval.end - interval.start < shortest
+            if interval.state == RUNNABLE or (interval.state == NOT_RUNNING and brief):
+                continue
+            if not found or found[-1] != interval.state:
+                found.append(interval.state)
+        return found
+
+    def blind(self) -> str | None:
+        """A reason if the system showed nothing; for `claim(..., unless=...)`."""
+        return None if self._on_core else "this system does not tell the states of threads"
+
+    def cores(self) -> float | None:
         """Cores that the threads kept busy together: their time on a core over the time it took.
 
-        Taken from the system's own count of nanoseconds, not from the drawn intervals.
+        Taken from the system's own count of nanoseconds; None if it was not to be had.
         """
         if not self._on_core:
-            return 0.0
+            return None
         begin = min(start for start, _, _ in self._on_core)
         end = max(end for _, end, _ in self._on_core)
-        return sum(used for _, _, used in self._on_core) / (end - begin)
+        return sum(used for _, _, used in self._on_core) / max(end - begin, 1e-9)
 
     def plot(self, title: str | None = None):
         """A row a thread and a bar an interval, coloured by state."""
@@ -202,11 +225,17 @@ class StateWatch:
 
 
 def _windows(rows: list):
-    """Runs of readings of one thread, each up to the next one in which a count has moved."""
+    """Runs of readings of one thread, each long enough for the kernel to have booked its time.
+
+    While a thread is on a core or queued, its counts move only now and then. So a run goes on
+    until most of it is accounted for, or until the thread waits: then everything is booked.
+    """
     window = [rows[0]]
     for row in rows[1:]:
         window.append(row)
-        if row[3:] != window[0][3:] or row[2] != "R":
+        length = row[0] - window[0][0]
+        booked = (row[3] - window[0][3] + row[4] - window[0][4]) / 1e9
+        if row[2] != "R" or booked > 0.8 * length:
             yield window
             window = [row]
     if len(window) > 1:

@@ -81,7 +81,7 @@ def test_text_has_the_shape_that_notebooks_compare():
             sample(1, 2, 3),
             {"at_least": 3},
             "at least 3 times",
-            "spread is too wide to decide: 2.00",
+            "2.00 [1.00..3.00] times; no verdict: the spread",
         ),
         (
             sample(1, 2, 2, others=0.93),
@@ -133,6 +133,21 @@ def test_unless_takes_the_first_reason_there_is():
     assert evaluate("Fork is quick.", 3, at_least=2, unless=[None, None]).verdict == "holds"
 
 
+def test_undecided_shows_what_was_seen_and_why_it_tells_nothing():
+    checked = evaluate("S.", sample(1, 2, 3), at_least=2, unit="cores", undecided=[None, "no core"])
+    assert (checked.verdict, checked.reason) == ("not measured", "no core")
+    assert str(checked).endswith("  measured: 2.00 [1.00..3.00] cores; no verdict: no core")
+    assert evaluate("S.", 3, at_least=2, undecided="no core").verdict == "not measured"
+    assert evaluate("S.", 3, at_least=2, undecided=None).verdict == "holds"
+    assert evaluate("S.", None, at_least=2, undecided="x", unless="y").verdict == "not applicable"
+
+
+def test_load_does_not_excuse_a_value_that_it_can_only_have_lowered():
+    high = Sample((1.8, 1.9, 2.0), "cores", others=0.9, lowered_by_load=True)
+    assert evaluate("S.", high, at_most=1.15).verdict == "fails"
+    assert evaluate("S.", high, at_least=2.5).verdict == "not measured"
+
+
 @pytest.mark.parametrize(
     "error, message, arguments, options",
     [
@@ -174,8 +189,9 @@ def test_mime_bundle_is_understood_by_ipython():
 @pytest.mark.parametrize("verdict", ["holds", "fails", "not measured", "not applicable"])
 def test_html_tells_the_verdict_in_words_and_is_well_formed(verdict):
     reason = "" if verdict in ("holds", "fails") else "x < y"
+    measured = "" if verdict == "not applicable" else "1"
     root = ElementTree.fromstring(
-        render_html(asdict(Claim("a < b & c", "1", "2", verdict, reason)))
+        render_html(asdict(Claim("a < b & c", measured, "2", verdict, reason)))
     )
     assert root.get("class").split() == ["claim", "claim-" + verdict.replace(" ", "-")]
     assert root.get("role") == "note"
@@ -183,7 +199,8 @@ def test_html_tells_the_verdict_in_words_and_is_well_formed(verdict):
     assert f" {verdict}" in words
     assert "a < b & c" in words
     assert root.find(".//span[@class='claim-sign']").get("aria-hidden") == "true"
-    assert (f"measured: nothing: {reason}" if reason else "measured: 1") in words
+    last = {"not measured": "1; no verdict: x < y", "not applicable": "nothing: x < y"}
+    assert f"measured: {last.get(verdict, '1')}" in words
 
 
 def test_verdicts_differ_in_sign_and_colour():

@@ -138,7 +138,7 @@ def test_cores_are_cpu_time_of_the_whole_tree(clock, quiet):
         processes=lambda: clock.work(1, cores=1.9, in_children=1.8),
         max_rounds=2,
     )
-    assert result.cores("threads") == Sample((1, 1), "cores", 0.05)
+    assert result.cores("threads") == Sample((1, 1), "cores", 0.05, lowered_by_load=True)
     assert result.cores("processes").values == pytest.approx((1.9, 1.9))
 
 
@@ -303,8 +303,22 @@ def test_sweep_needs_different_values(values):
 
 def test_busy_cores(clock, quiet):
     assert busy_cores(lambda: clock.work(2, cores=1.5), rounds=3) == Sample(
-        (1.5, 1.5, 1.5), "cores", 0.05
+        (1.5, 1.5, 1.5), "cores", 0.05, lowered_by_load=True
     )
+
+
+def test_a_control_that_got_no_second_core_is_a_reason(clock, quiet):
+    compared = compare(
+        {"one": lambda: clock.work(1), "four": lambda: clock.work(1, cores=1.04)}, max_rounds=5
+    )
+    assert compared.fewer_cores_than("four", 1.3) == "meanwhile four kept only 1.04 cores busy"
+    assert compared.fewer_cores_than("four", 1.0) is None
+
+
+def test_same_results(clock, quiet):
+    work = {"a": lambda: [1, 2], "b": lambda: [1, 2]}
+    assert compare(work, max_rounds=1).same_results()
+    assert not compare(work | {"half": lambda: [1]}, max_rounds=1).same_results()
 
 
 # Real runs

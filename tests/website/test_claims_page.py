@@ -135,15 +135,16 @@ def test_localised_outputs_are_copies():
     metadata = {"i18n": {"claims": {"S.": "문장."}}}
     korean = claims.localise_outputs(outputs, "ko", metadata)[0].data
     assert json.dumps(outputs) == before
-    assert korean["text/plain"] == "[성립] 문장.\n  기대 범위: 2 이상\n  측정값: 3"
+    assert korean["text/plain"] == "[성립] 문장.\n  기대: 2 이상\n  측정: 3"
     assert "문장." in korean["text/html"] and "claim-holds" in korean["text/html"]
 
 
 def test_localised_text_of_a_claim_that_was_not_measured():
     outputs = notebook(lab.evaluate("S.", BUSY, at_least=1.5)).cells[1].outputs
     korean = claims.localise_outputs(outputs, "ko", {})[0].data
-    assert korean["text/plain"].startswith("[측정 안 됨] S.\n")
-    assert "측정값: 없음 (다른 프로그램이 코어 0.90개를" in korean["text/plain"]
+    assert korean["text/plain"].startswith("[판정 보류] S.\n")
+    reason = "그동안 다른 프로그램이 코어 0.90개를 씀"
+    assert f"0.500 [0.500..0.500]코어 (까닭: {reason})" in korean["text/plain"]
 
 
 # -- collecting
@@ -186,7 +187,7 @@ def page(book, edition, name):
     [
         ("en", ["2 claims", "Chapter 1. Squares", "at least 2 times", "not applicable",
                 "Three squares are more than two.", "this book has no lock"]),
-        ("ko", ["주장 2개", "1장. 정사각형", "2배 이상", "해당 없음", "사용 가능한 코어",
+        ("ko", ["주장 2개", "1장. 정사각형", "2배 이상", "해당 없음", "쓸 수 있는 코어",
                 "정사각형 셋은 둘보다 많습니다.", "이 책에는 락이 없음"]),
     ],
 )  # fmt: skip

@@ -27,8 +27,19 @@ def test_impossible_arguments_are_refused(law, parallel, cores):
 
 
 def test_efficiency_is_relative_to_the_effective_cores():
-    points = Points({1.0: Sample([1.5, 1.5, 1.5], "times")}, Sample([1.5, 1.5, 1.5], "cores"))
+    points = Points({1.0: Sample([1.5, 1.5, 1.5], "times")}, Sample([1.5, 1.5, 1.5], "cores"), 2)
     assert points.efficiency(1.0).median == pytest.approx(1)
+
+
+def test_no_more_cores_count_than_there_are_workers():
+    points = Points({1.0: Sample([8.0], "times")}, Sample([16.0], "cores"), workers=8)
+    assert points.efficiency(1.0).median == pytest.approx(1)
+
+
+def test_too_few_cores_is_a_reason():
+    points = Points({}, Sample([1.08], "cores"), workers=2)
+    assert points.too_few_cores(1.5) == "only 1.08 effective cores were to be had"
+    assert points.too_few_cores(1.0) is None
 
 
 def test_a_real_run_visits_every_part_and_leaves_no_process(no_child_left):

@@ -31,6 +31,11 @@ def test_processes_pass_a_copy(kind):
         assert peer.round_trip(message) is not message
 
 
+def test_which_channels_pass_the_object_itself():
+    passing = [name for name, same in channels.same_object_arrives().items() if same]
+    assert passing == ["shared object", "queue"]
+
+
 def test_an_error_in_the_block_leaves_nothing(no_child_left, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(KeyboardInterrupt):

@@ -26,6 +26,11 @@ def test_sees_a_thread_that_waits(no_child_left):
         thread.join()
         time.sleep(0.02)
     assert {NEW, NOT_RUNNING, DEAD} <= watch.states(thread)
+    assert [state for state in watch.history(thread) if state != RUNNING] == [
+        NEW,
+        NOT_RUNNING,
+        DEAD,
+    ]
     assert watch.seconds(thread, NOT_RUNNING) > watch.seconds(thread, RUNNING)
     assert watch.cores() < 0.5
 
@@ -57,6 +62,24 @@ def test_a_thread_that_is_never_started_stays_new():
     with StateWatch(thread) as watch:
         time.sleep(0.01)
     assert watch.states(thread) == {NEW}
+
+
+@linux
+def test_a_thread_that_runs_already_is_not_new():
+    gate = threading.Event()
+    thread = threading.Thread(target=gate.wait, name="old")
+    thread.start()
+    with StateWatch(thread) as watch:
+        time.sleep(0.05)
+    gate.set()
+    thread.join()
+    assert watch.states(thread) == {NOT_RUNNING}
+
+
+def test_a_watch_that_saw_nothing_says_so():
+    watch = StateWatch(threading.Thread())
+    assert watch.cores() is None
+    assert watch.blind() == "this system does not tell the states of threads"
 
 
 @linux
