@@ -69,15 +69,23 @@ def claim_calls(source: str) -> list[ClaimCall]:
         options = {keyword.arg: keyword.value for keyword in node.keywords}
         sentence = node.args[0] if node.args else options.get("sentence")
         reasons = [
-            part.value
-            for part in ast.walk(options.get("unless") or ast.Constant(None))
-            if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            reason
+            for option in ("unless", "undecided")
+            for part in _outside_calls(options.get(option))
+            if (reason := _literal(part))
         ]
-        # arguments of functions such as no_start_method("fork") are no reasons
-        reasons = [reason for reason in reasons if " " in reason]
         unit = _literal(options.get("unit")) or ""
         calls.append(ClaimCall(node.lineno, _literal(sentence), tuple(reasons), unit))
     return sorted(calls, key=lambda call: call.line)
+
+
+def _outside_calls(node: ast.expr | None) -> Iterator[ast.AST]:
+    """The parts of an expression; arguments of functions, no_start_method("fork"), are left out."""
+    if node is None or isinstance(node, ast.Call | ast.Subscript):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _outside_calls(child)
 
 
 def _literal(node: ast.expr | None) -> str | None:
