@@ -290,8 +290,8 @@ class ClaimsTable(_FromChapters):
             section += nodes.paragraph("", self.say(text), classes=["claims-measured-on"])
         table = nodes.table(classes=["claims-table"])
         group = nodes.tgroup(cols=4)
-        group += [nodes.colspec(colwidth=width) for width in (50, 18, 20, 12)]
-        heads = [self.say(key) for key in ("claim", "expected", "measured", "verdict")]
+        group += [nodes.colspec(colwidth=width) for width in (12, 50, 18, 20)]
+        heads = [self.say(key) for key in ("verdict", "claim", "expected", "measured")]
         row = nodes.row()
         row += [nodes.entry("", nodes.paragraph("", head[:1].upper() + head[1:])) for head in heads]
         group += nodes.thead("", row)
@@ -305,10 +305,10 @@ class ClaimsTable(_FromChapters):
         link["course_target"] = (docname, f"cell-{cell}")
         row = nodes.row(classes=[_slug(claim["verdict"])])
         for name, content in (
+            ("verdict", nodes.Text(self.say(claim["verdict"]))),
             ("sentence", link),
             ("expected", nodes.Text(claim["expected"])),
             ("measured", nodes.Text(self.say(outcome(claim)))),
-            ("verdict", nodes.Text(self.say(claim["verdict"]))),
         ):
             row += nodes.entry("", nodes.paragraph("", "", content), classes=[f"claim-{name}"])
         return row

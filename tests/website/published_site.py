@@ -52,7 +52,7 @@ def address(site):
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, no other event loop can run
 def browser(site):
     """The system's Chromium."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
