@@ -16,41 +16,52 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = ENVIRONMENT / "installed-from"
+BUSY = ROOT / ".venv-in-the-making"
 OLDEST = (3, 11)
 
 
-def run(*command: str, **environment: str) -> None:
-    """Run a command in the repository's folder; stop with its exit code if it fails."""
+def call(*command: str, **environment: str) -> int:
+    """Run a command in the repository's folder and return its exit code."""
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
     while True:
         try:
             code = process.wait()
-            break
+            return code if code >= 0 else 128 - code
         except KeyboardInterrupt:  # the child got Ctrl-C too and is cleaning up: wait for it
             continue
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
 
 
 def python(*arguments: str, **environment: str) -> None:
-    run(str(PYTHON), *arguments, **environment)
+    """Run the environment's Python; stop with its exit code if it fails."""
+    if code := call(str(PYTHON), *arguments, **environment):
+        sys.exit(code)
 
 
 def set_up() -> None:
-    """Create or refresh `.venv` if requirements.txt, pyproject.toml or this Python changed."""
-    sources = [ROOT / "requirements.txt", ROOT / "pyproject.toml"]
-    text = sys.version + str(ROOT) + "".join(source.read_text("utf-8") for source in sources)
+    """Make or renew `.venv` if requirements.txt or this Python changed."""
+    text = sys.version + str(ROOT) + (ROOT / "requirements.txt").read_text("utf-8")
     wanted = hashlib.sha256(text.encode()).hexdigest()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return
-    print(f"environment  creating {ENVIRONMENT.name} from requirements.txt ...", flush=True)
     try:
+        BUSY.touch(exist_ok=False)
+    except FileExistsError:
+        sys.exit(
+            f"Another command is making {ENVIRONMENT.name}: wait for it. "
+            f"If there is none, delete the file {BUSY.name}."
+        )
+    try:
+        print(f"environment  making {ENVIRONMENT.name}: a few minutes, about 1 GB", flush=True)
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
+        python("-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+               "-r", "requirements.txt")  # fmt: skip
+        STAMP.write_text(wanted)
     except subprocess.CalledProcessError:
         sys.exit("This Python cannot make environments. On Debian: apt install python3-venv")
-    python("-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-           "-r", "requirements.txt")  # fmt: skip
-    STAMP.write_text(wanted)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the next command makes the environment anew")
+    finally:
+        BUSY.unlink(missing_ok=True)
 
 
 def book() -> None:
@@ -59,22 +70,35 @@ def book() -> None:
     python("-m", "website.build")
 
 
+CHECKS = {
+    "lint": ("ruff", "check", "."),
+    "stored notebooks": ("website.notebooks", "check"),
+    "translation": ("website.translation", "check"),
+    "book": ("website.build",),
+    "tests": ("pytest", "tests"),
+    "nbval": ("pytest", "--nbval", "notebooks/en"),
+}
+
+
 def test() -> None:
-    """Lint, unit tests, nbval on every notebook, then the tests of the built site."""
+    """Everything CI checks: lint, translation, the book, all tests, nbval on every notebook."""
     set_up()
-    python("-m", "ruff", "check", ".")
-    python("-m", "website.notebooks", "check")
-    python("-m", "website.translation", "check")
-    python("-m", "website.build")
-    python("-m", "pytest", "tests")
-    print("nbval  executing every English notebook and comparing its outputs", flush=True)
-    python("-m", "pytest", "--nbval", "notebooks/en", CONCURRENCY_LAB_PROGRESS="0")
+    failed = []
+    for name, command in CHECKS.items():
+        print(f"\n--- {name}", flush=True)
+        code = call(str(PYTHON), "-m", *command, CONCURRENCY_LAB_PROGRESS="0")
+        if code in (2, 130) and command[0] == "pytest":
+            sys.exit(code)  # interrupted
+        if code:
+            failed.append(name)
+    print("\n--- " + (f"failed: {', '.join(failed)}" if failed else "all checks passed"))
+    sys.exit(1 if failed else 0)
 
 
-def lab() -> None:
-    """Open JupyterLab on the notebooks."""
+def lab(*options: str) -> None:
+    """Open JupyterLab on the notebooks; further words are its options, such as --no-browser."""
     set_up()
-    python("-m", "jupyter", "lab", "--notebook-dir", "notebooks")
+    python("-m", "jupyter", "lab", "--notebook-dir", "notebooks", *options)
 
 
 def clean() -> None:
@@ -99,9 +123,10 @@ if __name__ == "__main__":
             f"The course needs Python {OLDEST[0]}.{OLDEST[1]} or later; this is "
             f"{sys.version.split()[0]}. Run it with a newer one, e.g. python3.13 course.py book"
         )
-    if len(sys.argv) != 2 or sys.argv[1] not in TASKS:
+    task, *options = sys.argv[1:] or [""]
+    if task not in TASKS or (options and task != "lab"):
         print("usage: python course.py TASK\n")
         for name, task in TASKS.items():
             print(f"  {name:6} {task.__doc__}")
         sys.exit(2)
-    TASKS[sys.argv[1]]()
+    TASKS[task](*options)

@@ -163,10 +163,16 @@ def _write_job(
 
 def _importable(function: Callable[..., Any]) -> tuple[str, str]:
     """Return module and name by which a child finds the function."""
+    if not callable(function):
+        raise TypeError(
+            f"run_isolated needs source code (a string) or a function, not {function!r}"
+        )
     name = getattr(function, "__qualname__", repr(function))
     module = getattr(function, "__module__", None)
     if module in (None, "__main__", "__mp_main__"):
-        raise ValueError(f"a child cannot import {name} from a notebook: move it to a module")
+        raise ValueError(
+            f"a child cannot import {name} from a notebook or script: move it to a module"
+        )
     found = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -189,6 +195,8 @@ def _run(
     command: list[str], folder: Path, timeout: float, env: Mapping[str, str] | None
 ) -> Outcome:
     mark = uuid.uuid4().hex
+    # What the child keeps in the temporary folder goes with ours, also when it is killed.
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     began = time.perf_counter()
     overrun = False
     with open(folder / "output", "wb") as output, open(folder / "errors", "wb") as errors:
@@ -197,7 +205,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
-            env={**os.environ, **(env or {}), _MARK: mark},
+            env={**os.environ, **temporary, **(env or {}), _MARK: mark},
             **_own_session(),
         )
         try:

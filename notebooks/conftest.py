@@ -10,6 +10,7 @@ import pytest
 
 os.environ["CONCURRENCY_LAB_PROGRESS"] = "0"
 
+_running = []  # the kernel of the notebook that is being run
 NOT_COMPARED = ("text/html", "image/svg+xml", "application/vnd.concurrency-lab.claim+json")
 
 
@@ -43,3 +44,17 @@ def pytest_runtest_makereport(item, call):
         ]
         report.sections += [("cell", f"id: {item.cell.id}"), ("output", "\n".join(texts))]
     return report
+
+
+def pytest_keyboard_interrupt(excinfo):
+    """Let the kernel end by itself: killed, it would leave what its pools share in /dev/shm."""
+    for kernel in _running:
+        kernel.km.interrupt_kernel()
+        kernel.km.shutdown_kernel(now=False)
+    _running.clear()
+
+
+def pytest_runtest_setup(item):
+    kernel = getattr(item.parent, "kernel", None)
+    if hasattr(item, "cell") and kernel is not None and kernel not in _running:
+        _running[:] = [kernel]

@@ -7,7 +7,6 @@ sheets, scripts or fonts are used, so a page weighs little and asks no other hos
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import posixpath
 import re
@@ -339,6 +338,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", configure)
     app.connect("doctree-resolved", index_compounds)
     app.connect("html-page-context", page_context, priority=900)
-    if importlib.util.find_spec("website.claims"):
-        app.setup_extension("website.claims")
+    app.setup_extension("website.claims")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -309,7 +309,7 @@ def test_functions_that_a_child_cannot_import_are_refused():
         pass
 
     outside.__module__ = "__main__"
-    with pytest.raises(ValueError, match="notebook: move it to a module"):
+    with pytest.raises(ValueError, match="script: move it to a module"):
         run_isolated(outside)
     with pytest.raises(ValueError, match="top level of a module"):
         run_isolated(inner)
@@ -337,3 +337,14 @@ def test_an_outcome_can_be_read():
     assert "errors" not in page
     assert Outcome("", "", None, None, True, "", 2.0).verdict == "stopped at the time limit"
     assert Outcome("", "", 3, None, False, "", 2.0).verdict == "ended with exit code 3"
+
+
+def test_what_the_child_keeps_in_the_temporary_folder_goes_with_it():
+    kept = run_isolated("import os, tempfile; print(tempfile.mkdtemp(), flush=True); os._exit(1)")
+    assert kept.exit_code == 1
+    assert not Path(kept.output.strip()).exists()
+
+
+def test_something_that_is_no_code_is_refused():
+    with pytest.raises(TypeError, match="source code"):
+        run_isolated(5)
