@@ -5,7 +5,9 @@ Executes every cell and compares what is stored: text and streams of cells witho
 """
 
 import os
+import tempfile
 
+import psutil
 import pytest
 
 os.environ["CONCURRENCY_LAB_PROGRESS"] = "0"
@@ -17,6 +19,9 @@ NOT_COMPARED = ("text/html", "image/svg+xml", "application/vnd.concurrency-lab.c
 def pytest_configure(config):
     if config.option.nbval:
         config.option.nbval_current_env = True  # the kernel is this Python, whatever is installed
+        folder = tempfile.TemporaryDirectory(prefix="nbval-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder.name)
 
 
 def pytest_collectstart(collector):
@@ -47,11 +52,15 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_keyboard_interrupt(excinfo):
-    """Let the kernel end by itself: killed, it would leave what its pools share in /dev/shm."""
+    """End the kernel alone: Python's resource tracker, in its process group, then tidies up.
+
+    Killed with its group, as a kernel is, it would leave its semaphores in /dev/shm.
+    """
     for kernel in _running:
-        kernel.km.interrupt_kernel()
-        kernel.km.shutdown_kernel(now=False)
-    _running.clear()
+        process = psutil.Process(kernel.km.provisioner.pid)
+        helpers = process.children(recursive=True)
+        process.kill()
+        psutil.wait_procs(helpers, timeout=10)
 
 
 def pytest_runtest_setup(item):
