@@ -52,15 +52,19 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_keyboard_interrupt(excinfo):
-    """End the kernel alone: Python's resource tracker, in its process group, then tidies up.
+    """End the kernel and its workers, but not Python's resource tracker: it tidies up after them.
 
-    Killed with its group, as a kernel is, it would leave its semaphores in /dev/shm.
+    Killed with its process group, a kernel would leave its semaphores in /dev/shm; killed alone,
+    the workers of its pools.
     """
     for kernel in _running:
         process = psutil.Process(kernel.km.provisioner.pid)
-        helpers = process.children(recursive=True)
-        process.kill()
-        psutil.wait_procs(helpers, timeout=10)
+        family = [process, *process.children(recursive=True)]
+        trackers = [one for one in family if "resource_tracker" in " ".join(one.cmdline())]
+        for one in family:
+            if one not in trackers:
+                one.kill()
+        psutil.wait_procs(trackers, timeout=10)
 
 
 def pytest_runtest_setup(item):
