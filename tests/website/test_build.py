@@ -203,9 +203,12 @@ def test_summary_lists_claims_that_do_not_hold():
         [
             {**claim, "verdict": "holds", "measured": "3"},
             {**claim, "verdict": "fails", "measured": "1"},
-            {**claim, "verdict": "not measured", "measured": "", "reason": "busy"},
+            {**claim, "verdict": "not measured", "measured": "1", "reason": "busy"},
         ]
     ).splitlines()
     assert lines[0].split(maxsplit=1)[1] == "1 holds, 1 fails, 1 not measured"
-    assert lines[1] == "  fails: S. (1, expected at least 2)"
-    assert lines[3] == "  not measured: S. (busy)"
+    assert lines[1:3] == ["  fails: S.", "    expected at least 2; measured 1"]
+    assert lines[4:6] == [
+        "  not measured: S.",
+        "    expected at least 2; measured 1; no verdict: busy",
+    ]
