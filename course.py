@@ -38,8 +38,9 @@ def python(*arguments: str, **environment: str) -> None:
 
 
 def set_up() -> None:
-    """Make or renew `.venv` if requirements.txt or this Python changed."""
-    text = sys.version + str(ROOT) + (ROOT / "requirements.txt").read_text("utf-8")
+    """Make or renew `.venv` if requirements.txt, pyproject.toml or this Python changed."""
+    files = [(ROOT / name).read_text("utf-8") for name in ("requirements.txt", "pyproject.toml")]
+    text = sys.version + str(ROOT) + "".join(files)
     wanted = hashlib.sha256(text.encode()).hexdigest()
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return

@@ -6,6 +6,7 @@
 | `compare`, `sweep`, `busy_cores` | time functions in turn, as paired ratios (`Sample`) |
 | `Timeline`, `plot_timelines` | record and draw who ran when: threads, processes, asyncio tasks |
 | `claim` | a sentence, what was measured, what was expected, and the verdict |
+| `explore` | run small threaded functions under every schedule and show those that fail |
 | `run_isolated` | run code that may hang or crash, in a child interpreter with a time limit |
 | `workloads`, `LocalServer` | work bound by Python, C code or waiting; a real HTTP server |
 | `figures` | one style for all plots, in light and dark |
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrency_lab import figures, machine, workloads
     from concurrency_lab.claims import claim
+    from concurrency_lab.explorer import explore
     from concurrency_lab.isolation import run_isolated
     from concurrency_lab.server import LocalServer
     from concurrency_lab.timeline import Timeline, plot_timelines
@@ -34,6 +36,7 @@ __all__ = [
     "busy_cores",
     "claim",
     "compare",
+    "explore",
     "figures",
     "machine",
     "plot_timelines",
@@ -49,6 +52,7 @@ _HOME = {
     "busy_cores": "timing",
     "claim": "claims",
     "compare": "timing",
+    "explore": "explorer",
     "plot_timelines": "timeline",
     "run_isolated": "isolation",
     "sweep": "timing",
