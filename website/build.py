@@ -30,6 +30,7 @@ from website import EDITIONS, ROOT, Problem, command_line, unwind_on_terminate
 
 CONTENT = ("book", "notebooks", "website", "concurrency_lab")
 SETTINGS = ("_config.yml", "_toc.yml")
+PLAYER = tuple(f"concurrency_lab/explorer/player.{kind}" for kind in ("css", "js", "py"))
 SKIPPED = {"__pycache__", ".ipynb_checkpoints", ".DS_Store"}
 
 JUNK = (
@@ -66,12 +67,13 @@ class Site:
         return digest.hexdigest()
 
     def machinery(self) -> str:
-        """A digest of what Sphinx does not watch: our extensions, the settings, which pages exist.
+        """A digest of what Sphinx does not watch: our extensions, the player, the settings, which
+        pages exist.
 
         If it changed, an edition is built from nothing; otherwise only the pages that changed.
         """
         digest = hashlib.sha256(_environment().encode())
-        for path in self._files("website", *SETTINGS):
+        for path in self._files("website", *PLAYER, *SETTINGS):
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
             digest.update(path.read_bytes())
         for path in self._files("book", "notebooks"):

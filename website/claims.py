@@ -9,7 +9,7 @@ Directives for pages (MyST):
 
 Both read the outputs that this build's pages are made from, and a page that uses them is read again
 when one of those outputs changes. As a Sphinx extension this module also gives every code cell the
-HTML id `cell-<its id>`, and sets up `website.execute`.
+HTML id `cell-<its id>`, and sets up `website.execute` and `website.player`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 from sphinx.util.docutils import SphinxDirective
 
 from concurrency_lab.claims import MIME_TYPE, outcome, render_html, translate
-from website import Problem
+from website import Problem, player
 from website.notebooks import cache_of, executed, name_of, read, record
 
 VERDICTS = ("holds", "fails", "not measured", "not applicable")
@@ -185,19 +185,30 @@ def localise(claim: Mapping[str, str], edition: str, own: Mapping[str, str] | No
 
 
 def localise_outputs(outputs: list[NotebookNode], edition: str, metadata: Mapping) -> list:
-    """Copies of a cell's outputs with the claims among them in the words of an edition.
+    """Copies of a cell's outputs with claims and recordings in the words of an edition.
 
-    `metadata` is that of the translated cell; its `i18n.claims` has the sentences.
+    `metadata` is that of the translated cell; its `i18n.claims` has the sentences and goals.
     """
     outputs = nbformat.from_dict(outputs)
     own = metadata.get("i18n", {}).get("claims", {})
     for output in outputs:
-        if MIME_TYPE in output.get("data", {}):
-            claim = localise(output.data[MIME_TYPE], edition, own)
-            output.data[MIME_TYPE] = claim
-            output.data["text/html"] = render_html(claim, words(edition))
-            output.data["text/plain"] = _plain(claim, edition)
+        data = output.get("data", {})
+        for kind in _BUNDLES.keys() & data.keys():
+            data.update(nbformat.from_dict(_BUNDLES[kind](data[kind], edition, own)))
     return outputs
+
+
+def bundle(claim: Mapping[str, str], edition: str, own: Mapping[str, str]) -> dict[str, object]:
+    """The output of a claim in the words of an edition."""
+    claim = localise(claim, edition, own)
+    return {
+        MIME_TYPE: claim,
+        "text/html": render_html(claim, words(edition)),
+        "text/plain": _plain(claim, edition),
+    }
+
+
+_BUNDLES = {MIME_TYPE: bundle, player.MIME_TYPE: player.bundle}
 
 
 def _plain(claim: Mapping[str, str], edition: str) -> str:
@@ -442,6 +453,7 @@ def _publish(app, exception) -> None:
 
 def setup(app):
     app.setup_extension("website.execute")
+    app.setup_extension("website.player")
     app.connect("config-inited", _allow_claims)
     app.connect("env-get-outdated", _outdated)
     app.connect("doctree-read", _name_cells)

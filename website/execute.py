@@ -8,7 +8,7 @@ That key knows neither the instruments nor the Python: each record therefore car
 both, and a record whose stamp is no longer right is executed anew.
 
 A Korean notebook has the same code and is never executed: it is handed the English outputs, with
-the claims in Korean.
+claims and recordings in Korean.
 
 As a Sphinx extension this does the same before pages are read, so that `jupyter-book build .` alone
 makes the same book, and reads those pages again whose outputs changed.
@@ -342,7 +342,7 @@ def _check_step(path: Path, source: Path) -> None:
 
 
 def _hand_over(store, path: Path, edition: str) -> None:
-    """Give a translated notebook the outputs of the English one, its claims localised."""
+    """Give a translated notebook the outputs of the English one, localised."""
     notebook = read(path)
     key, original = store.merge_match_into_notebook(read(_source_of(path)))
     if store.create_hashed_notebook(notebook)[1] == store.create_hashed_notebook(original)[1]:

@@ -31,6 +31,8 @@ from sphinx.util.fileutil import copy_asset
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
+from website import player
+
 ROOM = Path(__file__).resolve().parent
 STATIC = ROOM / "static"
 LOCALES = ROOM / "i18n" / "locale"
@@ -81,12 +83,14 @@ class CourseBuilder(StandaloneHTMLBuilder):
 
     def copy_static_files(self) -> None:
         copy_asset(STATIC, Path(self.outdir, "_static"))
+        player.copy_files(Path(self.outdir, "_static"))
 
     def cleanup(self) -> None:
         """Remove the style sheets of extensions, myst-nb's above all: ours has their rules."""
         super().cleanup()
+        ours = {file.name for file in (*STATIC.iterdir(), *player.FILES)}
         for file in Path(self.outdir, "_static").glob("*"):
-            if not Path(STATIC, file.name).exists():
+            if file.name not in ours:
                 file.unlink()
 
     def dump_inventory(self) -> None:
@@ -273,6 +277,7 @@ def page_context(
     context["notebook"] = notebook_facts(app, pagename)
     context["page_toc"] = inner_toc(context.get("toc", ""))
     context["body"] = clean_body(context.get("body", ""))
+    context["has_player"] = player.is_on(context["body"])
 
 
 def clean_body(body: str) -> str:
@@ -285,9 +290,9 @@ def clean_body(body: str) -> str:
 
 
 def static_hash() -> str:
-    """A short hash of style sheet and script, so that browsers fetch them anew after a change."""
+    """A short hash of style sheets and scripts, so that browsers fetch them anew after a change."""
     digest = hashlib.sha256()
-    for path in sorted(STATIC.glob("course.*")):
+    for path in (*sorted(STATIC.glob("course.*")), *player.FILES):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 

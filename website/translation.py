@@ -7,8 +7,9 @@
 Every translated text remembers a hash of the English text that it was made from, so that a later
 change of the English shows up as stale. In notebooks, cells are matched by id, and the hash is in
 the cell's metadata `i18n.source`: of a Markdown cell's source, or of a code cell's alt text and
-caption. The sentences, reasons and units (`{} steps`) of claims are keys of the code cell's
-`i18n.claims`. A page of `book/ko` has the hash in its front matter, `translation_of`.
+caption. The sentences, reasons and units (`{} steps`) of claims, and the goals of `play("…")`, are
+keys of the code cell's `i18n.claims`. A page of `book/ko` has the hash in its front matter,
+`translation_of`.
 
 FILE is a notebook or a page, such as `01-threads-and-processes` or `glossary`.
 """
@@ -60,14 +61,7 @@ class ClaimCall:
 def claim_calls(source: str) -> list[ClaimCall]:
     """The calls of `claim(...)` in a cell's code, in order."""
     calls = []
-    for node in ast.walk(_parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
-        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        if name != "claim":
-            continue
-        options = {keyword.arg: keyword.value for keyword in node.keywords}
-        sentence = node.args[0] if node.args else options.get("sentence")
+    for node, sentence, options in _calls(source, "claim", "sentence"):
         reasons = [
             reason
             for option in ("unless", "undecided")
@@ -77,6 +71,25 @@ def claim_calls(source: str) -> list[ClaimCall]:
         unit = _literal(options.get("unit")) or ""
         calls.append(ClaimCall(node.lineno, _literal(sentence), tuple(reasons), unit))
     return sorted(calls, key=lambda call: call.line)
+
+
+def goal_calls(source: str) -> list[tuple[int, str | None]]:
+    """The line and the goal of each `….play("…")` in a cell's code; None for a computed goal."""
+    calls = [
+        (node.lineno, _literal(goal))
+        for node, goal, _ in _calls(source, "play", "goal")
+        if isinstance(node.func, ast.Attribute) and goal is not None
+    ]
+    return sorted(calls, key=lambda call: call[0])
+
+
+def _calls(source: str, name: str, first: str) -> Iterator[tuple[ast.Call, ast.expr | None, dict]]:
+    """The calls of a name, each with its first argument, which has a name too, and its options."""
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.Call):
+            if getattr(node.func, "id", getattr(node.func, "attr", "")) == name:
+                options = {keyword.arg: keyword.value for keyword in node.keywords}
+                yield node, node.args[0] if node.args else options.get(first), options
 
 
 def _outside_calls(node: ast.expr | None) -> Iterator[ast.AST]:
@@ -104,7 +117,8 @@ def _parse(source: str) -> ast.Module:
 
 
 def claim_texts(cell: NotebookNode) -> list[str]:
-    """The sentences, reasons and units of a code cell's claims that need a translation."""
+    """The sentences, reasons and units of a code cell's claims that need a translation, and the
+    goals of what it plays."""
     if cell.cell_type != "code":
         return []
     texts = []
@@ -112,6 +126,7 @@ def claim_texts(cell: NotebookNode) -> list[str]:
         texts += [call.sentence or "", *call.reasons]
         if claims.needs_translation(call.unit, KOREAN):
             texts.append(f"{{}} {call.unit}")
+    texts += [goal for _, goal in goal_calls(cell.source)]
     return list(dict.fromkeys(filter(None, texts)))
 
 
@@ -182,6 +197,9 @@ def _compare_cells(english: NotebookNode, korean: NotebookNode) -> Iterator[str]
     for call in claim_calls(english.source):
         if call.sentence is None:
             yield f"line {call.line}: the claim's sentence is not a literal, so it has no Korean"
+    for line, goal in goal_calls(english.source):
+        if goal is None:
+            yield f"line {line}: the goal is not a literal, so it has no Korean"
     for sentence in needed:
         if not sentences.get(sentence):
             yield f"claim not translated in i18n.claims: {sentence}"
