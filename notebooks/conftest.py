@@ -13,7 +13,13 @@ import pytest
 os.environ["CONCURRENCY_LAB_PROGRESS"] = "0"
 
 _running = []  # the kernel of the notebook that is being run
-NOT_COMPARED = ("text/html", "image/svg+xml", "application/vnd.concurrency-lab.claim+json")
+NOT_COMPARED = (
+    "text/html",
+    "image/svg+xml",
+    "application/vnd.concurrency-lab.claim+json",
+    "application/vnd.concurrency-lab.exploration+json",
+    "application/vnd.concurrency-lab.schedules+json",
+)
 
 
 def pytest_configure(config):

@@ -208,7 +208,11 @@ def bundle(claim: Mapping[str, str], edition: str, own: Mapping[str, str]) -> di
     }
 
 
-_BUNDLES = {MIME_TYPE: bundle, player.MIME_TYPE: player.bundle}
+_BUNDLES = {
+    MIME_TYPE: bundle,
+    player.MIME_TYPE: player.bundle,
+    player.EXPLORATION: player.exploration_bundle,
+}
 
 
 def _plain(claim: Mapping[str, str], edition: str) -> str:

@@ -185,7 +185,7 @@ def render_math(translator: HTML5Translator, node: nodes.Element, block: bool) -
     """Write a formula as MathML, which browsers draw without script or font."""
     try:
         formula = tex2mathml(node.astext(), as_block=block)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
         logger.warning("cannot draw this formula: %s", error, location=node)
         formula = f"<code>{escape(node.astext())}</code>"
     if not block:

@@ -16,6 +16,8 @@ from docutils import nodes
 
 from concurrency_lab.claims import translate
 from concurrency_lab.explorer.player import MIME_TYPE, SCRIPT, STYLE, Player, render
+from concurrency_lab.explorer.result import MIME_TYPE as EXPLORATION
+from concurrency_lab.explorer.result import render_html as render_tables
 from website.notebooks import cache_of, executed
 
 FILES = (SCRIPT, STYLE)
@@ -30,7 +32,7 @@ WORDS: dict[str, dict[str, str]] = {
         "Schedules explored: {}; there are more. Failing: {}.":
             "탐색한 스케줄 {}개(전부는 아님), 그중 실패 {}개.",
         "A loop can go on for ever, so the schedules cannot be counted.":
-            "끝없이 도는 루프가 있을 수 있어 스케줄의 수를 셀 수 없습니다.",
+            "반복문이 끝없이 돌 수 있어 스케줄의 수를 셀 수 없습니다.",
         "Shared variables": "공유 변수",
         "Thread {}": "스레드 {}",
         "Threads {}": "스레드 {}",
@@ -45,22 +47,22 @@ WORDS: dict[str, dict[str, str]] = {
             "어느 스레드가 첫 단계를 실행할까요? 직접 고르세요.",
         "{} ran {}.": "{}가 실행한 줄: {}.",
         "{} is now {}.": "이제 {} = {}.",
-        "{} is blocked: {}.": "{}는 블로킹되었습니다: {}.",
-        "{} can go on.": "{}는 다시 실행할 수 있습니다.",
+        "{} is blocked: {}.": "{}가 막혔습니다: {}.",
+        "{} can go on.": "{}는 이제 계속할 수 있습니다.",
         "{} is done.": "{}가 끝났습니다.",
         "{} ends with an exception: {}.": "{}가 예외로 끝났습니다: {}.",
         "One step back.": "한 단계 뒤로 왔습니다.",
         "This is the state after step {} again: it can go on like this for ever.":
             "{}단계 다음의 상태로 돌아왔습니다. 이렇게 끝없이 되풀이될 수 있습니다.",
         "Goal reached": "목표 달성",
-        "Not this time": "이번에는 아님",
+        "Not this time": "목표 미달성",
         "The end": "끝",
         "Right result": "올바른 결과",
         "Wrong result": "잘못된 결과",
         "Exception": "예외",
-        "Broken invariant": "불변식 위반",
+        "Broken invariant": "불변 조건 위반",
         "Deadlock": "교착 상태",
-        "Lost wake-up": "잃어버린 깨움",
+        "Lost wake-up": "알림 유실",
         "Livelock": "라이브락",
         "Stopped here": "여기서 멈춤",
         "One step back": "한 단계 뒤로",
@@ -89,7 +91,7 @@ PHRASES: dict[str, dict[str, str]] = {
         "held by {}, {} times": "{}가 {}번 보유",
         "held by {}": "{}가 보유",
         "{} (held by {})": "{}({}가 보유)",
-        "free": "비어 있음",
+        "free": "풀려 있음",
         "set": "설정됨",
         "not set": "설정 안 됨",
         "{} of {} waiting": "{}/{} 대기",
@@ -101,12 +103,12 @@ PHRASES: dict[str, dict[str, str]] = {
         "an item in {}": "{}의 항목",
         "room in {}": "{}의 빈자리",
         "all items of {} to be done": "{}의 모든 항목 처리",
-        "ok": "정상",
+        "ok": "올바름",
         "wrong": "잘못된 결과",
         "exception": "예외",
-        "invariant": "불변식 위반",
+        "invariant": "불변 조건 위반",
         "deadlock": "교착 상태",
-        "lost wake-up": "잃어버린 깨움",
+        "lost wake-up": "알림 유실",
         "livelock": "라이브락",
         "cut": "중단",
         "no end within {} steps": "{}단계 안에 끝나지 않음",
@@ -133,9 +135,8 @@ PHRASES: dict[str, dict[str, str]] = {
         "thread {}": "스레드 {}",
         "step": "단계",
         "shared": "공유",
-        "starts with": "처음 상태",
         "A failing schedule, step by step": "실패하는 스케줄 하나를 단계별로",
-        "ends": "끝",
+        "# leave": "# 나가기",
         "{} = {}": "{} = {}",
     },
 }  # fmt: skip
@@ -173,6 +174,14 @@ def bundle(recording: Mapping[str, Any], edition: str, own: Mapping[str, str]) -
         "text/html": render(localised, WORDS.get(edition), alone=True),
         "text/plain": Player(localised).text(WORDS.get(edition)),
     }
+
+
+def exploration_bundle(
+    data: Mapping[str, Any], edition: str, own: Mapping[str, str]
+) -> dict[str, Any]:
+    """The tables of an exploration in the words of an edition."""
+    words = {**own, **PHRASES.get(edition, {})}
+    return {EXPLORATION: data, "text/html": render_tables(data, words)}
 
 
 # -- Sphinx -----------------------------------------------------------------------------------

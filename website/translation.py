@@ -83,6 +83,17 @@ def goal_calls(source: str) -> list[tuple[int, str | None]]:
     return sorted(calls, key=lambda call: call[0])
 
 
+def row_names(source: str) -> list[str]:
+    """The rows of each `overview({"…": …})` in a cell's code that are named in words there."""
+    return [
+        key.value
+        for _, rows, _ in _calls(source, "overview", "explorations")
+        if isinstance(rows, ast.Dict)
+        for key in rows.keys
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    ]
+
+
 def _calls(source: str, name: str, first: str) -> Iterator[tuple[ast.Call, ast.expr | None, dict]]:
     """The calls of a name, each with its first argument, which has a name too, and its options."""
     for node in ast.walk(_parse(source)):
@@ -118,7 +129,7 @@ def _parse(source: str) -> ast.Module:
 
 def claim_texts(cell: NotebookNode) -> list[str]:
     """The sentences, reasons and units of a code cell's claims that need a translation, and the
-    goals of what it plays."""
+    goals of what it plays, and the rows of its overviews."""
     if cell.cell_type != "code":
         return []
     texts = []
@@ -127,6 +138,7 @@ def claim_texts(cell: NotebookNode) -> list[str]:
         if claims.needs_translation(call.unit, KOREAN):
             texts.append(f"{{}} {call.unit}")
     texts += [goal for _, goal in goal_calls(cell.source)]
+    texts += row_names(cell.source)
     return list(dict.fromkeys(filter(None, texts)))
 
 

@@ -18,7 +18,6 @@ Real threads run the functions, one step at a time; at each step the explorer de
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from concurrency_lab.explorer._control import (
     controlled_world,
 )
 from concurrency_lab.explorer._search import Search
-from concurrency_lab.explorer._source import check_granularity
+from concurrency_lab.explorer._source import check_granularity, why_no_steps
 from concurrency_lab.explorer._state import Shared
 from concurrency_lab.explorer.result import KINDS, PHRASES, Exploration, Outcome, Schedule, overview
 
@@ -92,7 +91,8 @@ def explore(
     """
     if not 1 <= len(functions) <= len(NAMES):
         raise TypeError(
-            f"explore() takes one to {len(NAMES)} functions, one for each thread, not {len(functions)}"
+            f"explore() takes one to {len(NAMES)} functions, one for each thread, "
+            f"not {len(functions)}"
         )
     for function in functions:
         if not callable(function):
@@ -104,6 +104,9 @@ def explore(
         raise ValueError("preemptions is a number from 0 on, or None for no limit")
     if _inside():
         raise ExplorationError("explore() was called in code that is being explored")
+    for function in functions:
+        if reason := why_no_steps(function):
+            raise ExplorationError(f"{function!r} cannot be cut into steps: {reason}")
     names = list(NAMES[: len(functions)])
     others = [f for f in (setup, check, invariant) if f is not None]
     everything = Shared([*functions, *others])
@@ -115,7 +118,8 @@ def explore(
             search = Search(
                 run, Shared(functions), check, invariant, preemptions, max_steps, limit, merge
             )
-            search.explore()
+            with run.watching():
+                search.explore()
         finally:
             run.close()
     if max_states is None and len(search.states) > MAX_STATES:

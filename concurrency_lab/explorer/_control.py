@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import _queue
 import _thread
+import ast
 import contextlib
+import dataclasses
+import dis
 import os
 import queue
 import sys
@@ -23,7 +26,17 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from concurrency_lab.explorer._source import Program, Statement, is_library, program_of
+from concurrency_lab.explorer import _instructions
+from concurrency_lab.explorer._source import (
+    AFTER_CALL,
+    UNKNOWN,
+    Program,
+    Statement,
+    is_library,
+    is_library_path,
+    look_up,
+    program_of,
+)
 
 _allocate = _thread.allocate_lock
 _here = threading.local()  # .thread: the Controlled one this thread is; .setting_up: in setup()
@@ -45,6 +58,12 @@ class Director(Protocol):
 
     def next(self, run: Run) -> int | None:
         """The index of the thread that takes the next step, or None: the run is over."""
+
+    def prepared(self, run: Run) -> None:
+        """setup() was called, the functions are about to run."""
+
+    def discover(self, frame: types.FrameType) -> None:
+        """Code that was not met before is about to run."""
 
 
 # -- locks ------------------------------------------------------------------------------------
@@ -104,39 +123,91 @@ def _unwinding() -> bool:
 class _Steps:
     """The local trace function of one call of an explored function."""
 
-    __slots__ = ("at", "first", "program", "statement", "thread")
+    __slots__ = ("at", "before", "carries", "contexts", "first", "program", "statement", "thread")
 
     def __init__(self, thread: Controlled, program: Program) -> None:
         self.thread, self.program = thread, program
         self.statement: Statement | None = None
         self.at = self.first = -1  # offsets: of the last stop, of the statement's first
+        self.before = -1  # offset of the instruction before
+        self.carries = False  # an exception or a result may be on its way out
+        self.contexts: dict[int, object] = {}  # what with statements will leave, by their lines
 
     def line(self, frame: types.FrameType, event: str, arg: object) -> Any:
-        if event == "line":
+        if event == "exception":
+            self.carries = True
+        elif event == "line":
             at = frame.f_lasti
             statement = self.program.statement(frame.f_lineno)
             back = at <= (self.first if statement.loops else self.at)
             new = statement is not self.statement or back
             if new:
                 self.first = at
-            leaving = self.statement is not None and statement.holds(self.statement)
+            leaving = self._leaving(statement)
+            plain = statement.plain and not (leaving and self.carries)
             self.statement, self.at = statement, at
             if new and statement.is_step:
-                self.thread.stop(frame, statement, statement.plain, leaving)
+                if statement.context is not None and not leaving:
+                    self.contexts.pop(statement.line, None)
+                self.thread.stop(frame, statement, plain, leaving)
+                if statement.context is not None and not leaving:
+                    self._enter(frame, statement)
         if _REFRESH:
             _refresh(frame)
         return self.line
 
+    def _leaving(self, statement: Statement) -> bool:
+        """Whether the thread comes to a with statement to leave its block."""
+        leaving = self.statement is not None and statement.holds(self.statement)
+        if leaving:
+            self.carries = self.carries or self.statement.returns or statement.guards
+        else:
+            self.carries = False
+        return leaving
+
+    def _enter(self, frame: types.FrameType, statement: Statement) -> None:
+        """Remember what a with statement is about to enter: Python keeps it out of sight."""
+        path, depth = statement.context, 0
+        while not isinstance(path, ast.Name):
+            path, depth = path.value, depth + 1
+        if self.program.granularity != "line" and (depth > 1 or path.id not in frame.f_locals):
+            self.contexts[statement.line] = UNKNOWN  # threads may switch on the way to it
+        else:
+            self.contexts[statement.line] = look_up(statement.context, frame)
+
+    def within(self, line: int | None) -> list[object]:
+        """What the with statements around a line will leave."""
+        line = line or 0
+        if self.program.granularity == "interpreter":
+            return [UNKNOWN] * self.program.is_within(line)
+        return [
+            thing
+            for begin, thing in self.contexts.items()
+            if begin <= line <= self.program.lines[begin].end
+        ]
+
     def opcode(self, frame: types.FrameType, event: str, arg: object) -> Any:
         if event == "opcode":
             at = frame.f_lasti
-            if at in self.program.stops:
+            stop = self.program.stops.get(at) or self.program.jumps.get((self.before, at))
+            self.before = at
+            if stop:
                 statement = self.program.statement(frame.f_lineno)
-                first = statement is not self.statement or at <= self.at
+                back = at <= (self.first if statement.loops else self.at)
+                first = statement is not self.statement or back
+                leaving = self._leaving(statement) if first else False
+                if first:
+                    self.first = at
                 self.statement, self.at = statement, at
-                if not (self.thread.returned and self.program.stops[at] == "after a call"):
-                    self.thread.stop(frame, statement, first and statement.plain)
+                plain = statement.plain and self.program.is_empty(at, statement, first)
+                if not (self.thread.returned and stop == AFTER_CALL):
+                    self.thread.stop(frame, statement, plain and not (leaving and self.carries))
+                if first and not leaving and statement.context is not None:
+                    if self.program.granularity == "bytecode":
+                        self._enter(frame, statement)
             self.thread.returned = False
+        elif event == "exception":
+            self.carries = True
         elif event == "return":
             self.thread.returned = True
         if _REFRESH:
@@ -175,10 +246,13 @@ class Controlled:
         self.plain = True
         self.leaving = False  # about to leave a with statement, not to enter it
         self.history = b""
+        self.held: dict[int, object] = {}  # what it may know besides its variables
         self.blocked: Lock | None = None
         self.timeout: float = -1
+        self.since: float = 0
         self.waits: tuple[object, str] | None = None
         self.returned = False
+        self.quiet = False  # its run is over, no more steps
 
     def can_run(self) -> bool:
         if self.done:
@@ -194,19 +268,24 @@ class Controlled:
             if self.closing:
                 return
             self._once()
+            if self.closing:
+                return  # Ctrl-C came while this run was being ended
 
     def _once(self) -> None:
-        sys.settrace(self._call)  # an exception in a trace function ends tracing: begin anew
+        if not self.run.monitored:
+            sys.settrace(self._call)  # an exception in a trace function ends tracing: begin anew
         try:
             self.function(*self.run.arguments)
-        except Stop:
-            pass
+        except Stop as stop:
+            # raised in an except block, it stays this thread's current exception (Python 3.11)
+            stop.__traceback__ = stop.__context__ = None
         except ExplorationError as error:
             self.run.failure, self.run.over = error, True
         except BaseException as error:  # SystemExit too ends a thread, not the exploration
             self.error = error
         finally:
-            sys.settrace(None)
+            if not self.run.monitored:
+                sys.settrace(None)
         self.done, self.frame, self.top, self.blocked = True, None, None, None
         self.run.hand_over(self)
 
@@ -217,6 +296,8 @@ class Controlled:
         programs = self.run.programs
         if code not in programs:
             programs[code] = program_of(frame, self.run.granularity)
+            if programs[code] is not None:
+                self.run.director.discover(frame)
         program = programs[code]
         if program is None or code.co_name == "<lambda>" and self.run.passes_on(frame):
             return None
@@ -225,7 +306,8 @@ class Controlled:
             trace = steps.line
         else:
             trace = steps.opcode
-            frame.f_trace_opcodes = True
+            if not self.run.monitored:
+                frame.f_trace_opcodes = True
         frame.f_trace = trace  # 3.13 wants it before the next line
         return trace
 
@@ -246,8 +328,13 @@ class Controlled:
         self.blocked, self.timeout = lock, timeout
         self.top = sys._getframe(2)
         self.waits = _waiting_in(self.top, lock)
-        since = self.run.clock
-        self.run.hand_over(self)
+        self.since = since = self.run.clock
+        tracer = sys.gettrace()
+        sys.settrace(None)  # the director is not to be traced, that is slow
+        try:
+            self.run.hand_over(self)
+        finally:
+            sys.settrace(tracer)
         self.blocked, self.waits = None, None
         if self.run.over:
             raise Stop
@@ -282,6 +369,19 @@ def _waiting_in(frame: types.FrameType | None, lock: Lock) -> tuple[object, str]
     return found
 
 
+def _core() -> int | None:
+    """The core that this thread runs on, where the system has just found room for it."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    if len(cores) < 2:
+        return None
+    try:
+        with open("/proc/thread-self/stat") as file:
+            core = int(file.read().rpartition(")")[2].split()[36])
+    except (OSError, ValueError, IndexError):
+        return min(cores)
+    return core if core in cores else min(cores)
+
+
 # -- a run ------------------------------------------------------------------------------------
 
 
@@ -297,6 +397,7 @@ class Run:
         time_limit: float,
     ) -> None:
         self.setup, self.granularity, self.time_limit = setup, granularity, time_limit
+        self.monitored = _instructions.NEEDED and granularity != "line"
         self.programs: dict[types.CodeType, Program | None] = {}
         self._passing: dict[types.CodeType, bool] = {}
         self.control = _allocate()
@@ -310,14 +411,17 @@ class Run:
         self.arguments: tuple = ()
         self.priming: list[Controlled] = []
         self.awake: Controlled | None = None
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-        self.core = min(cores) if len(cores) > 1 else None  # handing over is faster on one core
+        self.core = _core()  # handing over is faster on one core
         self.threads = [
             Controlled(self, i, name, function)
             for i, (name, function) in enumerate(zip(names, functions, strict=True))
         ]
-        for thread in self.threads:
-            thread.thread.start()
+        try:
+            for thread in self.threads:
+                thread.thread.start()
+        except BaseException:
+            self.close()
+            raise
 
     def passes_on(self, frame: types.FrameType) -> bool:
         """Whether a lambda only calls an explored function: then it is no step of its own."""
@@ -325,7 +429,10 @@ class Run:
         if code not in self._passing:
             target = None
             names = code.co_names
-            if len(names) == 1:
+            calls = sum(i.opname.startswith("CALL") for i in dis.get_instructions(code))
+            if calls != 1:
+                pass
+            elif len(names) == 1:
                 target = frame.f_globals.get(names[0])
             elif not names and len(code.co_freevars) == 1:
                 target = frame.f_locals.get(code.co_freevars[0])
@@ -333,6 +440,12 @@ class Run:
                 target.__code__
             )
         return self._passing[code]
+
+    def watching(self) -> contextlib.AbstractContextManager:
+        """Around all runs: lets threads stop between instructions, where that needs more."""
+        if self.monitored:
+            return _instructions.monitored(_controlled)
+        return contextlib.nullcontext()
 
     def once(self, director: Director) -> None:
         """Run everything once. Raises what the director raised, or ExplorationError."""
@@ -347,6 +460,7 @@ class Run:
                 self.arguments = () if self.state is None else (self.state,)
         finally:
             _here.setting_up = False
+        director.prepared(self)
         for thread in self.threads:
             thread.reset()
         self.priming = list(self.threads)
@@ -414,7 +528,8 @@ class Run:
                     "time.sleep only. Make locks inside setup or inside the functions, leave out "
                     "files, sockets and processes, or give a longer time_limit"
                 )
-        return f"the program did not come back within {self.time_limit:g} s; give a longer time_limit"
+        limit = f"{self.time_limit:g} s"
+        return f"the program did not come back within {limit}; give a longer time_limit"
 
     def _unwind(self) -> None:
         """Let the threads that have not ended end."""
@@ -437,7 +552,8 @@ class Run:
             if thread.turn.locked():
                 thread.turn.release()
         for thread in self.threads:
-            thread.thread.join(timeout=1.0)
+            if thread.thread.ident is not None:
+                thread.thread.join(timeout=1.0)
 
 
 # -- what explored code finds in place of the real things ---------------------------------------
@@ -487,12 +603,18 @@ def _replacements() -> dict[int, tuple[Any, Any]]:
         return queue._PySimpleQueue() if _inside() else simple_queue()
 
     pairs = [(real_sleep, sleep)]
-    pairs += [(real, make_lock) for real in {id(r): r for r in (_allocate, threading.Lock)}.values()]
+    pairs += [(real, make_lock) for real in (_allocate, threading.Lock)]
     pairs += [(real, _clock(real)) for real in (time.monotonic, time.time, time.perf_counter)]
     pairs += [(simple_queue, make_simple_queue)]
     if _queue.SimpleQueue is not simple_queue:
         pairs += [(_queue.SimpleQueue, make_simple_queue)]
     return {id(real): (real, other) for real, other in pairs}
+
+
+def _is_own_module(module: Any) -> bool:
+    """Whether a module may be part of the explored program."""
+    file = vars(module).get("__file__") if isinstance(module, types.ModuleType) else None
+    return isinstance(file, str) and not is_library_path(file)
 
 
 def _no_thread(self: threading.Thread, *_: Any, **__: Any) -> None:
@@ -522,7 +644,10 @@ def controlled_world(namespaces: list[dict]) -> Iterator[None]:
     undo: list[tuple[Any, str, Any]] = []
 
     def put(owner: Any, name: str, value: Any) -> None:
-        if isinstance(owner, dict):
+        if isinstance(owner, types.CellType):
+            undo.append((owner, "cell_contents", owner.cell_contents))
+            owner.cell_contents = value
+        elif isinstance(owner, dict):
             undo.append((owner, name, owner[name]))
             owner[name] = value
         else:
@@ -537,11 +662,17 @@ def controlled_world(namespaces: list[dict]) -> Iterator[None]:
         real_start(self)
 
     libraries = [vars(module) for module in (threading, queue, time)]
+    others = [vars(module) for module in list(sys.modules.values()) if _is_own_module(module)]
     try:
-        for namespace in {id(n): n for n in (*libraries, *namespaces)}.values():
+        for namespace in {id(n): n for n in (*libraries, *namespaces, *others)}.values():
             for name, value in list(namespace.items()):
                 if id(value) in replacements and replacements[id(value)][0] is value:
                     put(namespace, name, replacements[id(value)][1])
+                elif isinstance(value, type) and dataclasses.is_dataclass(value):
+                    for cell in getattr(value.__init__, "__closure__", None) or ():
+                        made = cell.cell_contents  # field(default_factory=Lock)
+                        if id(made) in replacements and replacements[id(made)][0] is made:
+                            put(cell, "", replacements[id(made)][1])
         put(threading, "_CRLock", None)  # RLock() makes the one that is written in Python
         put(threading.Thread, "start", start)
         put(threading.Condition, "notify", _notify(threading.Condition.notify))

@@ -6,12 +6,13 @@ way through the graph, and can be counted without being run.
 
 Method: stateless search by replay as in Godefroid, "Model checking for programming languages using
 VeriSoft" (POPL 1997), bounds on preemptions as in Musuvathi and Qadeer, "Iterative context bounding
-for systematic testing of multithreaded programs" (PLDI 2007), and stored states as in explicit-state
-model checking.
+for systematic testing of multithreaded programs" (PLDI 2007), and stored states as in
+explicit-state model checking.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 import types
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from concurrency_lab.explorer._control import ExplorationError, Run
+from concurrency_lab.explorer._control import Controlled, ExplorationError, Run
 from concurrency_lab.explorer._state import (
     Canon,
     Incomparable,
@@ -29,6 +30,7 @@ from concurrency_lab.explorer._state import (
     is_plain,
     is_shown,
     local_variables,
+    outlook,
     show,
     thread_facts,
 )
@@ -108,6 +110,8 @@ class Search:
         self.preemptions, self.max_steps, self.max_states = preemptions, max_steps, max_states
         self.merge = merge
         self.limits: list[str] = []
+        self.again = False  # more is shared than was known: begin again
+        self.hiding: set[tuple] = set()  # places from which a step led to hidden values
         self._begin()
 
     def _begin(self) -> None:
@@ -119,14 +123,17 @@ class Search:
         self.at: State | None = None
         self.by = -1
         self.plan: deque[int] = deque()
+        self.place: tuple = ()
+        self.outlook: tuple[bytes, dict] | None = None
 
     def explore(self) -> None:
         """Run until nothing is left that was not tried, or a limit is reached."""
         clock_matters = False
         self._run([])
-        while self.open:
-            if self.run.clock_was_read and not clock_matters:
-                clock_matters = True  # the time is part of the state from now on: begin again
+        while self.open or self.again:
+            if self.again or self.run.clock_was_read and not clock_matters:
+                clock_matters = self.run.clock_was_read  # the time is part of the state from now on
+                self.again = False
                 self._begin()
                 self._run([])
                 continue
@@ -156,11 +163,14 @@ class Search:
 
     def next(self, run: Run) -> int | None:
         came = self.at
+        if self.again:
+            return None
         if came is None:
             state = self.states[0] if self.states else self._record(run, None, -1)
             self._expect(run, state)
         else:
-            self._remember(run, came)
+            if not self._remember(run):
+                return None
             state = came.next.get(self.by)
             if state is None:
                 state = came.next[self.by] = self._record(run, came, self.by)
@@ -177,16 +187,62 @@ class Search:
                     return None
                 by = self.plan.popleft()
         self.at, self.by = state, by
+        if self.merge:
+            self._look(run.threads[by], run)
         return by
 
-    def _remember(self, run: Run, came: State) -> None:
-        """Note what the thread that took the last step may have seen and hides."""
+    def prepared(self, run: Run) -> None:
+        if self.runs > 1:
+            return
+        for function in (*self.shared.functions, self.check, self.invariant):
+            try:
+                if function is not None:
+                    inspect.signature(function).bind(*run.arguments)
+            except TypeError as error:
+                name = getattr(function, "__qualname__", repr(function))
+                what = "the object that setup made" if run.arguments else "no argument"
+                raise TypeError(f"{name} is called with {what}: {error}") from None
+            except ValueError:
+                pass  # Python does not know the signature
+
+    def discover(self, frame: types.FrameType) -> None:
+        self.again |= self.shared.discover(frame)
+
+    def _look(self, thread: Controlled, run: Run) -> None:
+        """Before a step that may lead to hidden values: keep all that they can depend on."""
+        code = thread.frame.f_code
+        self.place = (code, thread.frame.f_lasti, thread.blocked is not None)
+        self.outlook = None
+        if self.place in self.hiding:
+            try:
+                self.outlook = outlook(thread, self.shared.roots(run), self.codes)
+            except Incomparable as what:
+                self._no_merging(what)
+
+    def _remember(self, run: Run) -> bool:
+        """Note what the thread that took the last step may have seen and hides.
+
+        Python does not show the values that stand between two instructions. They are known all the
+        same: they follow from what the thread saw in each step since nothing was hidden. Objects
+        among them are some of those that it could reach. False: the run must be repeated, with a
+        look around before this step.
+        """
         thread = run.threads[self.by]
-        if is_plain(thread):
+        if not self.merge or is_plain(thread):
             thread.history = b""
-        elif came.digests:
-            seen = came.digests[0] + came.digests[1 + self.by]
+            thread.held.clear()
+            return True
+        try:
+            if self.outlook is None:
+                self.hiding.add(self.place)
+                return False
+            seen, before = self.outlook
             thread.history = digest((thread.history, seen))
+            after = outlook(thread, self.shared.roots(run), self.codes)[1]
+            thread.held |= before | after
+        except Incomparable as what:
+            self._no_merging(what)
+        return True
 
     def _signature(self, run: Run) -> tuple:
         return tuple(
@@ -216,11 +272,14 @@ class Search:
             found = [digest(canon(self.shared.roots(run)))]
             found += [digest(thread_facts(thread, canon, self.codes)) for thread in run.threads]
         except Incomparable as what:
-            if self.merge:
-                self.merge = False
-                self.limits.append(f"equal states were not merged: cannot look into {what}")
+            self._no_merging(what)
             return ()
         return tuple(found)
+
+    def _no_merging(self, what: Incomparable) -> None:
+        if self.merge:
+            self.merge, self.again = False, True
+            self.limits.append(f"equal states were not merged: cannot look into {what}")
 
     def _record(self, run: Run, came: State | None, by: int) -> State:
         """The state that the program is in, a known one if there is an equal one."""
@@ -357,9 +416,9 @@ class Search:
         while one.parent is not None and one.depth > self.max_steps // 2:
             late.add(one.by)
             one = one.parent
+        self._limit(f"at most {self.max_steps} steps")
         if all(i in late for i, t in enumerate(state.threads) if t.status == READY):
             return End("livelock", (f"no end within {self.max_steps} steps",))
-        self._limit(f"at most {self.max_steps} steps")
         return End("cut", (f"stopped after {self.max_steps} steps",))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import collections
 import dis
 import functools
+import inspect
 import linecache
 import os
-import sys
 import sysconfig
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,7 +25,12 @@ _NO_STEP = (ast.Try, ast.TryStar, ast.Global, ast.Nonlocal, ast.Break, ast.Conti
 
 def is_library(code: types.CodeType) -> bool:
     """Whether code belongs to Python's library, an installed package or the explorer itself."""
-    return code.co_filename.startswith(_LIBRARIES)
+    return is_library_path(code.co_filename)
+
+
+def is_library_path(file: str) -> bool:
+    """Whether a source file belongs to Python's library, a package or the explorer itself."""
+    return file.startswith(_LIBRARIES)
 
 
 @dataclass
@@ -38,6 +45,16 @@ class Statement:
     calls: str | None = None
     #: The last line of a with statement: control comes back to it when its block is left.
     end: int = 0
+    #: The expression of a with statement that has one, and it is a path such as `s.locks[0]`.
+    context: ast.expr | None = None
+    #: A value may wait on the stack while the with statement is left: one that is returned.
+    returns: bool = False
+    #: A with statement whose block can be left with a value that waits, after other statements.
+    guards: bool = False
+    #: It is an expression whose value is dropped, such as a call.
+    drops: bool = False
+    #: It stands in an except block: an exception is being handled.
+    handles: bool = False
     #: It contains a comprehension, whose loop is part of the step (from 3.12 on it is inlined).
     loops: bool = False
 
@@ -63,23 +80,24 @@ class _Visitor(ast.NodeVisitor):
     def __init__(self, found: dict[int, Statement]) -> None:
         self.found = found
         self.plain = True
+        self.handles = False
         self.functions: list[ast.AST] = []  # around this place, the outermost first
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, ast.stmt):
             self._add(node)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            outer = self.plain
-            self.plain = True
+            outer = self.plain, self.handles
+            self.plain, self.handles = True, False
             self.functions.append(node)
             self.generic_visit(node)
             self.functions.pop()
-            self.plain = outer
+            self.plain, self.handles = outer
         elif isinstance(node, ast.For) and not self._tells_position(node):
             self._hidden([node])
         elif isinstance(node, ast.AsyncFor | ast.AsyncWith | ast.Match):
             self._hidden([node])
-        elif isinstance(node, ast.With) and not all(_is_path(i.context_expr) for i in node.items):
+        elif isinstance(node, ast.With) and not _shows_context(node):
             self._hidden([node])
         elif isinstance(node, ast.Try | ast.TryStar):
             for part in (*node.body, *node.orelse):
@@ -87,7 +105,9 @@ class _Visitor(ast.NodeVisitor):
             for handler in node.handlers:
                 self.found[handler.lineno] = Statement(handler.lineno, is_step=False)
                 bare = any(isinstance(n, ast.Raise) and not n.exc for n in ast.walk(handler))
-                self._hidden(handler.body, bare)
+                outer, self.handles = self.handles, True
+                self._hidden(handler.body, bare or isinstance(node, ast.TryStar))
+                self.handles = outer
             self._hidden(node.finalbody)
         else:
             self.generic_visit(node)
@@ -117,8 +137,16 @@ class _Visitor(ast.NodeVisitor):
         )
         statement = Statement(node.lineno, is_step, self.plain, _only_call(node))
         statement.loops = any(isinstance(n, _LOOPS) for n in ast.walk(node))
+        statement.handles = self.handles
+        statement.drops = isinstance(node, ast.Expr) and statement.calls is not None
+        statement.returns = isinstance(node, ast.Return) and not isinstance(
+            node.value, ast.Constant | None
+        )
         if isinstance(node, ast.With):
             statement.end = node.end_lineno or 0
+            statement.guards = any(isinstance(n, ast.Try) and n.finalbody for n in ast.walk(node))
+            if _shows_context(node):
+                statement.context = node.items[0].context_expr
         for line in range(node.lineno, last + 1):
             self.found[line] = statement
 
@@ -154,11 +182,59 @@ class _Visitor(ast.NodeVisitor):
         )
 
 
+def _shows_context(node: ast.With) -> bool:
+    """Whether the object that a with statement will leave can be told before it is entered."""
+    return (
+        len(node.items) == 1
+        and _is_path(node.items[0].context_expr)
+        and node.body[0].lineno > node.lineno
+    )
+
+
 def _is_path(node: ast.AST) -> bool:
     """A name, an attribute or an item of one: nothing is made that is not seen elsewhere."""
     while isinstance(node, ast.Attribute | ast.Subscript):
+        if isinstance(node, ast.Subscript) and not all(
+            isinstance(n, _INDEX) for n in ast.walk(node.slice)
+        ):
+            return False
         node = node.value
     return isinstance(node, ast.Name)
+
+
+_INDEX = (
+    ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context
+)  # fmt: skip
+UNKNOWN = object()
+
+
+def look_up(path: ast.expr, frame: types.FrameType) -> object:
+    """What a path of `_is_path` leads to in a frame. UNKNOWN if a program's code would be run."""
+    if isinstance(path, ast.Name):
+        for names in (frame.f_locals, frame.f_globals, frame.f_builtins):
+            if path.id in names:
+                return names[path.id]
+        return UNKNOWN
+    owner = look_up(path.value, frame)
+    if isinstance(path, ast.Attribute):
+        found = inspect.getattr_static(owner, path.attr, UNKNOWN)
+        if found is UNKNOWN or isinstance(found, types.FunctionType) or is_computed(found):
+            return UNKNOWN
+        return getattr(owner, path.attr)
+    if type(owner) not in (list, tuple, dict, collections.defaultdict, collections.deque):
+        return UNKNOWN
+    index = compile(ast.Expression(path.slice), "<index>", "eval")
+    try:
+        return owner[eval(index, frame.f_globals, dict(frame.f_locals))]
+    except Exception:
+        return UNKNOWN  # the program will find that, too
+
+
+def is_computed(attribute: object) -> bool:
+    """Whether a class computes an attribute: a property and the like, but not a slot."""
+    return hasattr(type(attribute), "__get__") and not isinstance(
+        attribute, types.MemberDescriptorType
+    )
 
 
 def _only_call(node: ast.stmt) -> str | None:
@@ -172,9 +248,8 @@ def _only_call(node: ast.stmt) -> str | None:
         value = value.operand
     if not isinstance(value, ast.Call):
         return None
-    if any(isinstance(n, ast.Call | ast.Await | ast.Yield) for a in value.args for n in ast.walk(a)):
-        return None
-    if value.keywords and any(isinstance(n, ast.Call) for k in value.keywords for n in ast.walk(k)):
+    given = (value.func, *value.args, *value.keywords)
+    if any(isinstance(n, ast.Call | ast.Await | ast.Yield) for a in given for n in ast.walk(a)):
         return None
     if isinstance(value.func, ast.Name):
         return value.func.id
@@ -185,10 +260,12 @@ def _only_call(node: ast.stmt) -> str | None:
 _SHARED = {
     "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF",
     "BINARY_SUBSCR", "BINARY_SLICE", "STORE_SLICE", "CONTAINS_OP", "FOR_ITER", "UNPACK_SEQUENCE",
-    "CALL", "CALL_FUNCTION_EX", "CALL_KW", "BEFORE_WITH", "LOAD_SPECIAL",
+    "CALL", "CALL_FUNCTION_EX", "CALL_KW", "BEFORE_WITH", "LOAD_SPECIAL", "WITH_EXCEPT_START",
     "STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBSCR",
     "DELETE_ATTR", "DELETE_GLOBAL", "DELETE_NAME", "DELETE_DEREF", "DELETE_SUBSCR",
 }  # fmt: skip
+AFTER_CALL, BEGIN = "after a call", "begin of the function"
+END_OF_ROUND = "end of a loop's round"
 _CALLS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW"}
 _CONSTANT = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
 
@@ -201,6 +278,8 @@ class Program:
     namespace: dict
     granularity: str
     stops: dict[int, str] = field(default_factory=dict)
+    jumps: dict[tuple[int, int], str] = field(default_factory=dict)
+    empty: set[int] = field(default_factory=set)
     lines: dict[int, Statement] = field(default_factory=dict)
     first: int = 0
 
@@ -215,17 +294,38 @@ class Program:
                 if self._touches_shared(i):
                     self.stops[i.offset] = f"{i.opname} {i.argrepr}".strip()
         else:
-            previous = ""
+            previous = None
             for i in instructions:
                 if i.opname in ("CACHE", "EXTENDED_ARG"):
                     continue
-                if i.opname.startswith("JUMP_BACKWARD"):
-                    self.stops[i.offset] = "end of a loop's round"
-                elif previous in _CALLS:
-                    self.stops[i.offset] = "after a call"
-                elif previous == "RESUME":
-                    self.stops[i.offset] = "begin of the function"
-                previous = i.opname
+                if i.opname == "JUMP_BACKWARD":
+                    self.stops[i.offset] = END_OF_ROUND
+                elif previous is not None and previous.opname in _CALLS:
+                    self.stops[i.offset] = AFTER_CALL
+                elif previous is not None and previous.opname == "RESUME" and previous.arg & 3 < 2:
+                    self.stops[i.offset] = BEGIN
+                    if previous.arg == 0:
+                        self.empty.add(i.offset)
+                if i.opname.startswith("POP_JUMP_BACKWARD"):  # Python 3.11
+                    self.jumps[i.offset, i.argval] = END_OF_ROUND
+                if i.opname == "POP_TOP":
+                    self.empty.add(-i.offset)
+                previous = i
+
+    def is_empty(self, offset: int, statement: Statement, first: bool) -> bool:
+        """Whether no value waits on the stack at a stop that is perhaps a statement's first."""
+        stop = self.stops.get(offset, END_OF_ROUND)
+        if stop == END_OF_ROUND:
+            return not statement.loops
+        if stop == AFTER_CALL:  # the result is dropped, and nothing else is there
+            return statement.drops and -offset in self.empty
+        if stop == BEGIN:
+            return offset in self.empty
+        return first
+
+    def is_within(self, line: int) -> bool:
+        """Whether a line belongs to a with statement."""
+        return any(s.line <= line <= s.end for s in self.lines.values())
 
     def _touches_shared(self, i: dis.Instruction) -> bool:
         if i.opname == "LOAD_GLOBAL" or i.opname == "LOAD_NAME":
@@ -233,7 +333,8 @@ class Program:
             return not isinstance(value, _CONSTANT)
         return i.opname in _SHARED or i.opname == "BINARY_OP" and i.argrepr == "[]"
 
-    def statement(self, line: int) -> Statement:
+    def statement(self, line: int | None) -> Statement:
+        line = line or 0  # instructions that stand for no line
         known = self.lines.get(line)
         if known is None:
             known = self.lines[line] = Statement(line, plain=False)
@@ -251,6 +352,15 @@ def program_of(frame: types.FrameType, granularity: str) -> Program | None:
     return Program(code, frame.f_globals, granularity)
 
 
+def global_names(code: types.CodeType) -> list[str]:
+    """The global variables that code reads or sets."""
+    return list(
+        dict.fromkeys(
+            i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))
+        )
+    )
+
+
 def source_lines(code: types.CodeType) -> list[str]:
     """The lines of a function, from its `def`, without the indentation that all have."""
     lines = linecache.getlines(code.co_filename)
@@ -261,14 +371,30 @@ def source_lines(code: types.CodeType) -> list[str]:
     return [b[indent:] for b in block]
 
 
+def why_no_steps(function: Callable) -> str:
+    """Why a function cannot be cut into steps; empty if it can."""
+    while True:
+        inner = inspect.unwrap(function)
+        if isinstance(inner, functools.partial):
+            function = inner.func
+            continue
+        break
+    if isinstance(inner, type):
+        inner = inner.__init__
+    inner = getattr(inner, "__func__", inner)
+    if not isinstance(inner, types.FunctionType):
+        inner = inspect.getattr_static(type(inner), "__call__", inner)
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return "it is not written in Python"
+    if code.co_filename == "<string>" or not linecache.getlines(code.co_filename):
+        return "its source code is not known"
+    return "it belongs to a library" if is_library(code) else ""
+
+
 def check_granularity(granularity: str) -> None:
-    """Raise ValueError or RuntimeError if a granularity is unknown or does not work here."""
+    """Raise ValueError if a granularity is unknown."""
     if granularity not in ("line", "bytecode", "interpreter"):
         raise ValueError(
             f"granularity is 'line', 'bytecode' or 'interpreter', not {granularity!r}"
-        )
-    if granularity != "line" and sys.version_info[:2] == (3, 12):
-        raise RuntimeError(
-            "Python 3.12 can crash when threads are stopped between instructions (settrace). "
-            "Use granularity='line', or Python 3.11 or 3.13"
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
+import dis
 import enum
 import functools
 import hashlib
 import inspect
+import itertools
 import os
 import queue
 import site
@@ -17,13 +20,14 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from concurrency_lab.explorer._control import Controlled, ExplorationError, Lock, Run
-from concurrency_lab.explorer._source import is_library
+from concurrency_lab.explorer._control import Controlled, ExplorationError, Lock, Run, Stop
+from concurrency_lab.explorer._source import UNKNOWN, global_names, is_library
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(...), type(NotImplemented))
 _ROUTINES = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
 _REAL_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _CODE_LIKE = (types.FunctionType, types.ModuleType, *_ROUTINES, functools.partial)
+_ITERATORS = tuple(type(iter(c)) for c in ({}, {}.keys(), {}.values(), {}.items(), set()))
 LONGEST = 60
 
 
@@ -48,20 +52,27 @@ class Canon:
             return value
         if kind is tuple:
             return ("tuple", *map(self, value))
+        if kind is Stop:
+            return None
         if id(value) in self.seen:
             return ("again", self.seen[id(value)])
         self.seen[id(value)] = len(self.seen)
         self.keep.append(value)  # its id must not be given to another
         if kind is Lock:
             return ("lock", value.owner)
-        if kind is list or kind is collections.deque:
-            return (kind.__name__, *map(self, value))
+        if kind is list:
+            return ("list", *map(self, value))
+        if kind is collections.deque:
+            return ("deque", value.maxlen, *map(self, value))
+        if kind is itertools.count:
+            return ("count", repr(value))
         if kind is dict:
             return ("dict", *((self(k), self(v)) for k, v in value.items()))
         if kind in (set, frozenset):
             if not all(type(item) in _ATOMS for item in value):
                 raise Incomparable("a set of objects")
-            return (kind.__name__, *sorted(map(repr, value)))
+            # equal sets can have different orders and so go on differently
+            return (kind.__name__, sys.getsizeof(value), *map(repr, value))
         if kind in _REAL_LOCKS:
             raise ExplorationError(
                 "a lock was made before explore() began, and so the explorer cannot see who waits "
@@ -71,19 +82,15 @@ class Canon:
 
     def _object(self, value: Any, kind: type) -> Any:
         if isinstance(value, types.FunctionType):
-            cells = value.__closure__ or ()
-            return (
-                "function",
-                value.__qualname__,
-                value.__code__.co_firstlineno,
-                *(self(_cell(cell)) for cell in cells),
-                self(value.__defaults__),
-            )
+            code = value.__code__
+            return ("function", value.__qualname__, code.co_firstlineno, self._kept(value))
         if isinstance(value, types.MethodType):
             return ("method", value.__name__, self(value.__self__))
         if isinstance(value, types.CellType):
             return ("cell", self(_cell(value)))
         if isinstance(value, types.ModuleType):
+            if not is_library_file(getattr(value, "__file__", None)):
+                raise Incomparable(f"the module {value.__name__}")
             return ("module", value.__name__)
         if isinstance(value, _ROUTINES):
             owner = value.__self__
@@ -96,11 +103,15 @@ class Canon:
         if isinstance(value, enum.Enum):
             return ("enum", kind.__qualname__, value.name)
         if isinstance(value, BaseException):
-            return ("error", kind.__qualname__, self(value.args))
+            more = tuple((name, self(v)) for name, v in vars(value).items())
+            origin = self(value.__cause__), self(value.__context__)
+            return ("error", kind.__qualname__, self(value.args), more, origin)
         if isinstance(value, threading.Thread):
             return ("thread", value.name)
+        if isinstance(value, threading.local) or kind in _ITERATORS:
+            raise Incomparable(f"a {kind.__name__}")
         fields = _fields(value)
-        if isinstance(value, threading.local) or fields is None:
+        if fields is None:
             return self._reduced(value, kind)
         content = ()
         if isinstance(value, dict):
@@ -116,13 +127,27 @@ class Canon:
         parts = tuple((name, self(v)) for name, v in fields.items())
         return ("object", kind.__qualname__, content, parts, *self._class(kind))
 
+    def _kept(self, function: types.FunctionType) -> Any:
+        """What a function keeps between its calls."""
+        return (
+            *(self(_cell(cell)) for cell in function.__closure__ or ()),
+            self(function.__defaults__),
+            self(function.__kwdefaults__),
+            self(vars(function)) if vars(function) else None,
+        )
+
     def _class(self, cls: type) -> Iterator[Any]:
-        """The data that a class of the program itself holds."""
+        """What the classes of the program itself keep: data, and what their methods keep."""
         for base in cls.__mro__:
             if is_own_class(base) and id(base) not in self.seen:
                 self.seen[id(base)] = len(self.seen)
                 for name, value in class_data(base):
                     yield (name, self(value))
+                for method in vars(base).values():
+                    method = inspect.unwrap(getattr(method, "fget", None) or method)
+                    method = getattr(method, "__func__", method)
+                    if isinstance(method, types.FunctionType) and keeps(method):
+                        yield self._kept(method)
 
     def _reduced(self, value: Any, kind: type) -> Any:
         if inspect.isgenerator(value) or inspect.iscoroutine(value):
@@ -133,7 +158,8 @@ class Canon:
             raise Incomparable(f"a {kind.__qualname__}") from None
         if isinstance(reduced, str):
             return ("global", kind.__qualname__, reduced)
-        return ("reduced", kind.__qualname__, *map(self, (*reduced[1:3], *map(_items, reduced[3:5]))))
+        parts = (*reduced[1:3], *map(_items, reduced[3:5]))
+        return ("reduced", kind.__qualname__, *map(self, parts))
 
 
 def _items(iterator: Iterator | None) -> tuple:
@@ -161,6 +187,7 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return fields if has_any else None
 
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY_FOLDERS = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 ) + tuple(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
@@ -175,8 +202,19 @@ def is_own_class(cls: type) -> bool:
     file = getattr(module, "__file__", None)
     if file is None:
         return cls.__module__ == "__main__"
-    here = os.path.dirname(os.path.abspath(__file__))
-    return not file.startswith((*_LIBRARY_FOLDERS, here))
+    return not is_library_file(file)
+
+
+def is_library_file(file: str | None) -> bool:
+    """Whether a module's file belongs to a library or the explorer; True for built-in modules."""
+    return file is None or file.startswith((*_LIBRARY_FOLDERS, _HERE))
+
+
+def keeps(function: types.FunctionType) -> bool:
+    """Whether a function has something of its own that lasts from call to call."""
+    return bool(
+        function.__closure__ or function.__defaults__ or function.__kwdefaults__ or vars(function)
+    )
 
 
 def class_data(cls: type) -> Iterator[tuple[str, Any]]:
@@ -200,6 +238,7 @@ class Shared:
     def __init__(self, functions: Iterable[Callable]) -> None:
         self.functions = list(functions)
         self.names: list[tuple[dict, str]] = []
+        self.helpers: list[types.FunctionType] = []
         self.namespaces: list[dict] = []
         self._codes: set[types.CodeType] = set()
         for function in self.functions:
@@ -223,12 +262,13 @@ class Shared:
                 self._follow(one)
             return
         function = getattr(function, "__func__", function)
-        if not isinstance(function, types.FunctionType) and hasattr(function, "__call__"):
-            function = getattr(type(function), "__call__", None)
+        if not isinstance(function, types.FunctionType) and callable(function):
+            function = inspect.getattr_static(type(function), "__call__", None)
         if not isinstance(function, types.FunctionType) or is_library(function.__code__):
             return
         if function.__code__ in self._codes:
             return
+        self.helpers.append(function)
         self._code(function.__code__, function.__globals__)
         for cell in function.__closure__ or ():
             content = _cell(cell)
@@ -237,13 +277,18 @@ class Shared:
 
     def _code(self, code: types.CodeType, namespace: dict) -> None:
         self._codes.add(code)
-        if namespace not in self.namespaces:
+        if not any(namespace is known for known in self.namespaces):
             self.namespaces.append(namespace)
-        for name in code.co_names:
+        for name in global_names(code):
             if name not in namespace:
+                if not hasattr(builtins, name):
+                    self._add(namespace, name)  # made on the way
                 continue
             value = namespace[name]
-            if isinstance(value, types.FunctionType | type):
+            if isinstance(value, types.ModuleType):
+                if not is_library_file(getattr(value, "__file__", None)):
+                    self._module(vars(value), code)
+            elif isinstance(value, types.FunctionType | type):
                 self._follow(value)
                 if isinstance(value, type) and is_own_class(value):
                     self._add(namespace, name)
@@ -253,17 +298,35 @@ class Shared:
             if isinstance(constant, types.CodeType):
                 self._code(constant, namespace)
 
+    def _module(self, namespace: dict, code: types.CodeType) -> None:
+        """What code may find as attributes of a module: `settings.debug`."""
+        for name in code.co_names:
+            value = namespace.get(name)
+            if isinstance(value, types.FunctionType | type):
+                self._follow(value)
+            elif name in namespace and not isinstance(value, _CODE_LIKE):
+                self._add(namespace, name)
+
+    def discover(self, frame: types.FrameType) -> bool:
+        """Look at code that is about to run. Returns whether more is shared than was known."""
+        if frame.f_code in self._codes:
+            return False
+        known = len(self.names), len(self.helpers)
+        self._code(frame.f_code, frame.f_globals)
+        return known != (len(self.names), len(self.helpers))
+
     def _add(self, namespace: dict, name: str) -> None:
         if not any(n is namespace and m == name for n, m in self.names):
             self.names.append((namespace, name))
 
-    def roots(self, run: Run) -> list[Any]:
+    def roots(self, run: Run) -> tuple[Any, ...]:
         """Everything shared, for `Canon`."""
         found: list[Any] = [run.state, *self.functions]
+        found += [helper for helper in self.helpers if keeps(helper)]
         found += [namespace.get(name, ...) for namespace, name in self.names]
         if run.clock_was_read:
             found.append(run.clock)
-        return found
+        return tuple(found)
 
     def variables(self, run: Run) -> Iterator[tuple[str, Any]]:
         """Names and values of what is shared, as the reader knows them."""
@@ -281,6 +344,8 @@ class Shared:
                     yield f"{type(state).__name__}.{name}", value
         for namespace, name in self.names:
             value = namespace.get(name, ...)
+            if value is ...:
+                continue
             if isinstance(value, type):
                 yield from ((f"{name}.{n}", v) for n, v in class_data(value))
             elif not isinstance(value, str) and not name.isupper():
@@ -300,12 +365,52 @@ def thread_facts(thread: Controlled, canon: Canon, codes: dict) -> Any:
     if thread.done:
         return ("done", canon(thread.error))
     frames = []
+    handles = False
     for frame in thread.frames():
         number = codes.setdefault(frame.f_code, len(codes))
         local = tuple((name, canon(value)) for name, value in frame.f_locals.items())
-        frames.append((number, frame.f_lasti, local))
+        within: Any = ()
+        steps = steps_of(frame)
+        if steps is not None:
+            within = tuple(map(canon, steps.within(frame.f_lineno)))
+            handles |= steps.program.statement(frame.f_lineno).handles
+        frames.append((number, position(frame), local, within))
     blocked = None if thread.blocked is None else (canon(thread.blocked), thread.timeout > 0)
-    return (tuple(frames), blocked)
+    if blocked and thread.run.clock_was_read:
+        blocked += (thread.timeout, thread.since)
+    error = sys._current_exceptions().get(thread.thread.ident) if handles else None
+    if isinstance(error, tuple):
+        error = error[1]  # Python 3.11
+    return (tuple(frames), blocked, canon(error), tuple(map(canon, thread.held.values())))
+
+
+def position(frame: types.FrameType) -> int:
+    """The offset of the instruction that a call is at.
+
+    Python 3.12 and later count on into the instruction's cache, if it was specialised meanwhile.
+    """
+    offset = frame.f_lasti
+    known = _instructions(frame.f_code)
+    while offset not in known and offset > 0:
+        offset -= 2
+    return offset
+
+
+@functools.cache
+def _instructions(code: types.CodeType) -> dict[int, str]:
+    return {i.offset: i.opname for i in dis.get_instructions(code)}
+
+
+def steps_of(frame: types.FrameType) -> Any:
+    """The tracer of a frame of explored code."""
+    return getattr(frame.f_trace, "__self__", None)
+
+
+def outlook(thread: Controlled, roots: tuple, codes: dict) -> tuple[bytes, dict[int, object]]:
+    """All that a thread can see: as a digest, and the objects that it can reach."""
+    canon = Canon()
+    seen = digest((canon(roots), thread_facts(thread, canon, codes)))
+    return seen, {id(value): value for value in canon.keep}
 
 
 def is_plain(thread: Controlled) -> bool:
@@ -321,16 +426,36 @@ def is_plain(thread: Controlled) -> bool:
     inner: types.FrameType | None = None
     for frame in thread.frames():
         program = thread.run.programs.get(frame.f_code)
+        if program is not None and frame.f_code.co_name == "<lambda>":
+            if thread.run.passes_on(frame):
+                continue
         if program is not None:
             statement = program.statement(frame.f_lineno)
-            if inner is not None and not (
-                statement.plain and statement.calls == inner.f_code.co_name
-            ):
+            if inner is not None:
+                if not (statement.plain and _is_call_of(statement.calls, frame, inner.f_code)):
+                    return False
+            elif thread.blocked is not None and not (statement.calls or statement.context):
+                return False
+            steps = steps_of(frame)
+            if steps is not None and any(t is UNKNOWN for t in steps.within(frame.f_lineno)):
                 return False
             inner = frame
         elif inner is not None:
             return False  # library code that calls the program back
     return True
+
+
+def _is_call_of(name: str | None, frame: types.FrameType, code: types.CodeType) -> bool:
+    """Whether a call by this name in a frame is what led to the code."""
+    if not _instructions(frame.f_code)[position(frame)].startswith("CALL"):
+        return False  # a property or an operator, perhaps of the same name
+    if name is None or name == code.co_name:
+        return name is not None
+    function = frame.f_locals.get(name, frame.f_globals.get(name))
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    return isinstance(function, types.FunctionType) and function.__code__ is code
 
 
 # -- words --------------------------------------------------------------------------------------
@@ -463,7 +588,7 @@ class Names:
         """The names of the locks that a thread holds."""
         held = []
         for name, thing in self.things:
-            inner = getattr(thing, "_lock", thing) if isinstance(thing, threading.Condition) else thing
+            inner = thing._lock if isinstance(thing, threading.Condition) else thing
             if isinstance(inner, threading._PyRLock):
                 inner = inner._block
             if type(inner) is Lock and inner.owner == owner and name not in held:

@@ -29,12 +29,13 @@ def draw(exploration: Exploration, most: int) -> Figure:
     height = max(2.2, min(0.17 * len(leaves) + 1.2, 12))
     figure, axes = figures.new(height=height)
     for thread, name in enumerate(exploration._names):
-        axes.plot([], [], color=figures.SERIES[thread % len(figures.SERIES)], ls=_DASHES[thread % len(_DASHES)], label=f"thread {name}")
+        line = {
+            "color": figures.SERIES[thread % len(figures.SERIES)],
+            "ls": _DASHES[thread % len(_DASHES)],
+        }
+        axes.plot([], [], **line, label=f"thread {name}")
         for _, d, y0, y1 in (b for b in branches if b[0] == thread):
-            axes.plot(
-                [d, d + 0.35, d + 1], [y0, y1, y1],
-                color=figures.SERIES[thread % len(figures.SERIES)], ls=_DASHES[thread % len(_DASHES)], lw=1.4,
-            )  # fmt: skip
+            axes.plot([d, d + 0.35, d + 1], [y0, y1, y1], **line, lw=1.4)
     marker = max(3.0, min(7.0, 150 / len(leaves)))
     for good, colour, sign, word in (
         (True, "green", "o", "ok"), (False, "vermillion", "X", "fails")

@@ -44,8 +44,8 @@ PHRASES = (
     "no finite number of schedules, some fail", "no finite number of schedules, none fails",
     "Not everything was explored: {}.", "{} states", "at most {} preemptions", "at most {} steps",
     "equal states were not merged: cannot look into {}",
-    "program", "fail", "schedules", "how they end", "endlessly many", "thread {}", "step", "shared", "starts with",
-    "A failing schedule, step by step", "waits for {}", "ends", "{} = {}",
+    "program", "fail", "schedules", "how they end", "endlessly many", "thread {}", "step", "shared",
+    "A failing schedule, step by step", "waits for {}", "{} = {}", "# leave",
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ class Step:
     shared: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schedule:
     """One schedule, step by step. Printed as a table with a column for each thread."""
 
@@ -121,11 +121,14 @@ class Schedule:
         return "\n".join([line.rstrip() for line in lines] + [f"{self.outcome}"])
 
     def _data(self) -> dict[str, Any]:
-        return {"threads": self.threads, "rows": self.table(), "outcome": self.outcome.kind,
-                "lines": self.outcome.lines}  # fmt: skip
+        return {"threads": list(self.threads), "rows": self.table(),
+                "outcome": self.outcome.kind, "lines": list(self.outcome.lines)}  # fmt: skip
 
-    def _repr_html_(self) -> str:
-        return render_schedule(self._data(), {})
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        data = {"schedule": self._data()}
+        return {"text/plain": str(self), "text/html": render_html(data), MIME_TYPE: data}
 
 
 def _changes(before: tuple, after: tuple) -> str:
@@ -206,7 +209,9 @@ class Exploration:
         for state in self._states:
             if state.end is not None and wanted(Outcome(state.end.kind, state.end.lines, 1)):
                 goals[state] = state.end
-        turning = set(self._cycle or ()) if livelock and wanted(Outcome(*_pair(livelock), 1)) else set()
+        turning = set()
+        if livelock is not None and wanted(Outcome(livelock.kind, livelock.lines, 1)):
+            turning = set(self._cycle)
         tie = itertools.count()
         queue: list = [(0, 0, 0, next(tie), self._states[0], -1, None)]
         done: set[tuple[Any, int]] = set()
@@ -226,7 +231,8 @@ class Exploration:
                 return path + self._round(state), livelock
             for by, other in state.next.items():
                 switch = last not in (-1, by)
-                cost = (preempted + (switch and last in state.choices), switched + switch, steps + 1)
+                forced = last not in state.choices
+                cost = (preempted + (switch and not forced), switched + switch, steps + 1)
                 heapq.heappush(queue, (*cost, next(tie), other, by, (state, by, link)))
         return None
 
@@ -275,7 +281,8 @@ class Exploration:
             fail = "some fail" if self.failing else "none fails"
             return f"no finite number of schedules, {fail}"
         word = "schedule" if self.schedules == 1 else "schedules"
-        return f"{self.schedules:,} {word}, {f'{self.failing:,} fail' if self.failing else 'none fails'}"
+        fail = f"{self.failing:,} fail" if self.failing else "none fails"
+        return f"{self.schedules:,} {word}, {fail}"
 
     def __str__(self) -> str:
         counts = [_count(outcome.schedules) for outcome in self.outcomes]
@@ -373,9 +380,10 @@ class Exploration:
         path = self._shortest(lambda o: any(ends[i].lines == o.lines for i in solving))
         shortest = [by for _, by in path[0]] if path else None
         finite = self.schedules != math.inf
+        named = zip(self._names, first, strict=True)
         return {
             "format": 1,
-            "threads": [{"name": n, "function": f} for n, f in zip(self._names, first, strict=True)],
+            "threads": [{"name": name, "function": function} for name, function in named],
             "functions": [{"name": c.co_name, "lines": source_lines(c)} for c in codes],
             "variables": names,
             "texts": list(texts),
@@ -388,10 +396,6 @@ class Exploration:
             "shortest": shortest,
             "goal": target,
         }
-
-
-def _pair(end: _search.End) -> tuple[str, tuple[str, ...]]:
-    return end.kind, end.lines
 
 
 def _condition(wanted: str | Callable[[Outcome], bool]) -> Callable[[Outcome], bool]:
@@ -451,6 +455,8 @@ def render_html(data: Mapping[str, Any], words: Mapping[str, str] | None = None)
     def say(text: str) -> str:
         return html.escape(translate(text, words))
 
+    if "schedule" in data:
+        return f'<div class="exploration">{render_schedule(data["schedule"], words)}</div>'
     if "overview" in data:
         head = [say(text) for text in ("program", "schedules", "fail", "how they end")]
         rows = "".join(
@@ -470,7 +476,8 @@ def render_html(data: Mapping[str, Any], words: Mapping[str, str] | None = None)
         parts.append(f" {say('Not everything was explored: {}.').format(html.escape(limits))}")
     parts.append("</p>")
     rows = "".join(
-        f'<tr class="outcome-{kind.replace(" ", "-")}"><td style="text-align:right">{say(count)}</td>'
+        f'<tr class="outcome-{kind.replace(" ", "-")}">'
+        f'<td style="text-align:right">{say(count)}</td>'
         f'<td style="text-align:left"><strong>{say(kind)}</strong>'
         + "".join(f"<br>{say(line)}" for line in lines)
         + "</td></tr>"
@@ -508,17 +515,22 @@ def render_schedule(data: Mapping[str, Any], words: Mapping[str, str]) -> str:
     def shared(text: str) -> str:
         return ", ".join(say(part) for part in text.split(", ")) if text else ""
 
+    def columns(row: list[str]) -> str:
+        return "".join(
+            f'<td role="cell" style="text-align:left" data-thread="{html.escape(name)}">'
+            f"{cell(text)}</td>"
+            for name, text in zip(data["threads"], row[1:-1], strict=True)
+        )
+
     names = [say("thread {}").format(html.escape(name)) for name in data["threads"]]
     head = "".join(f"<th>{name}</th>" for name in (say("step"), *names, say("shared")))
     body = "".join(
-        "<tr>"
-        + f"<td>{row[0]}</td>"
-        + "".join(f'<td style="text-align:left">{cell(text)}</td>' for text in row[1:-1])
-        + f'<td style="text-align:left">{shared(row[-1])}</td></tr>'
+        f'<tr role="row"><td role="cell">{row[0]}</td>{columns(row)}'
+        f'<td role="cell" class="shared" style="text-align:left">{shared(row[-1])}</td></tr>'
         for row in data["rows"]
     )
     end = "".join(f"<br>{say(line)}" for line in data["lines"])
     return (
-        f'<table class="schedule"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<table class="schedule" role="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         f'<p class="schedule-end"><strong>{say(data["outcome"])}</strong>{end}</p>'
     )

@@ -10,7 +10,13 @@ from book_pages import BOOK, LANGUAGES, ROOT, body, code_blocks, headings
 
 # The code comes from stdin, not from a file: like a notebook's cells, it is not imported again by
 # the processes that it starts.
-RUNNER = "import sys; exec(compile(sys.stdin.read(), 'example', 'exec'))"
+# linecache has the source, as it has that of cells: the explorer looks for it there.
+RUNNER = """
+import linecache, sys
+source = sys.stdin.read()
+linecache.cache["example"] = len(source), None, source.splitlines(True), "example"
+exec(compile(source, "example", "exec"))
+"""
 
 
 def examples():
@@ -35,6 +41,26 @@ def test_example_runs(code, tmp_path):
     assert done.stderr == ""
     assert "[fails]" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_readme_example_for_pytest(locked, tmp_path):
+    (code,) = (c for c in code_blocks(body(ROOT / "README.md"), "python") if "def test_" in c)
+    if not locked:
+        without = code.replace("        with self.lock:\n", "        if True:\n")
+        assert without != code
+        code = without
+    (tmp_path / "test_account.py").write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == (0 if locked else 1), done.stdout + done.stderr
+    assert ("failing schedule" in done.stdout) is not locked
+    assert ("wrong: balance = -60" in done.stdout) is not locked
 
 
 def test_every_instrument_has_an_example():

@@ -189,7 +189,7 @@ def test_landing_page_and_reading_paths_announce_the_same_chapters(site, code):
 def test_no_theme_is_left_in_the_output(site):
     for code in ("en", "ko"):
         files = {path.name for path in (site / code / "_static").rglob("*") if path.is_file()}
-        assert files == {"course.css", "course.js", "favicon.svg"}
+        assert files == {"course.css", "course.js", "favicon.svg", "player.css", "player.js"}
 
 
 # --- parts of the extension ---------------------------------------------------------------------

@@ -217,8 +217,10 @@ def simple_putter(s):
     s.x = 1
 
 
-program(simple_getter, simple_getter, simple_putter, simple_putter, queue=queue.SimpleQueue, x=0,
-        out=list)  # fmt: skip
+program(
+    simple_getter, simple_getter, simple_putter, simple_putter,
+    queue=lambda: queue.SimpleQueue(), x=0, out=list,
+)  # fmt: skip
 
 
 def lock_with_timeout(s):
@@ -229,7 +231,7 @@ def lock_with_timeout(s):
         s.out.append("gave up")
 
 
-program(lock_with_timeout, lock_with_timeout, lock=Lock, x=0, out=list)
+program(lock_with_timeout, lock_with_timeout, lock=lambda: Lock(), x=0, out=list)
 
 
 def lock_without_waiting(s):
@@ -239,7 +241,7 @@ def lock_without_waiting(s):
         s.lock.release()
 
 
-program(lock_without_waiting, lock_without_waiting, lock=Lock, out=list)
+program(lock_without_waiting, lock_without_waiting, lock=lambda: Lock(), out=list)
 
 
 def sleeper(s):
@@ -289,10 +291,10 @@ def holds_a_while(s):
         s.x = 5
 
 
-program(waits_with_sum, holds_a_while, lock=Lock, x=0, out=list)
+program(waits_with_sum, holds_a_while, lock=lambda: Lock(), x=0, out=list)
 
 
-# -- hidden values --------------------------------------------------------------------------------
+# -- hidden values ------------------------------------------------------------------------------
 
 
 def read(s):
@@ -325,7 +327,7 @@ def uses_returned(s):
     s.out.append(value)
 
 
-program(uses_returned, set_x, lock=Lock, x=0, out=list)
+program(uses_returned, set_x, lock=lambda: Lock(), x=0, out=list)
 
 
 def returned_in_two_withs(s):
@@ -339,7 +341,7 @@ def uses_returned_twice(s):
     s.out.append(value)
 
 
-program(uses_returned_twice, set_x, lock=Lock, other=Lock, x=0, out=list)
+program(uses_returned_twice, set_x, lock=lambda: Lock(), other=lambda: Lock(), x=0, out=list)
 
 
 def returned_in_finally(s):
@@ -355,7 +357,7 @@ def uses_returned_finally(s):
     s.out.append(value)
 
 
-program(uses_returned_finally, set_x, lock=Lock, x=0, y=0, out=list)
+program(uses_returned_finally, set_x, lock=lambda: Lock(), x=0, y=0, out=list)
 
 
 def raised_in_with(s):
@@ -370,7 +372,7 @@ def catches_raised(s):
         s.out.append(error.args)
 
 
-program(catches_raised, set_x, lock=Lock, x=0, out=list)
+program(catches_raised, set_x, lock=lambda: Lock(), x=0, out=list)
 
 
 def raises_through_finally(s):
@@ -388,7 +390,7 @@ def catches_through_finally(s):
             s.out.append(error.args)
 
 
-program(catches_through_finally, set_x, lock=Lock, x=0, y=0, out=list)
+program(catches_through_finally, set_x, lock=lambda: Lock(), x=0, y=0, out=list)
 
 
 def raises_again(s):
@@ -606,7 +608,62 @@ def recursion_hidden(s, depth=1):
 program(recursion_hidden, add_x, x=0, out=list)
 
 
-# -- aliases ----------------------------------------------------------------------------------------
+class Doors:
+    def __init__(self, s):
+        self.s = s
+
+    def run(self):
+        self.s.out.append("ran")
+
+    @property
+    def number(self):
+        value = self.s.x
+        return value
+
+
+def run(s):
+    value = s.x
+    return value % 2
+
+
+def called_by_the_same_name(s):
+    s.tables[run(s)].run()
+    s.out.append(len(s.tables))
+
+
+def exchanges_tables(s):
+    s.tables = []
+    s.x = 1
+
+
+def setup_tables():
+    s = Shared(x=0, out=[])
+    s.tables = [Doors(s), Doors(s)]
+    return s
+
+
+_register((called_by_the_same_name, exchanges_tables), setup_tables)
+
+
+def number(a, b):
+    return a - b
+
+
+def property_of_the_same_name(s):
+    value = number(s.x, s.doors.number)
+    s.out.append(value)
+
+
+def setup_doors():
+    s = Shared(x=0, out=[])
+    s.doors = Doors(s)
+    return s
+
+
+_register((property_of_the_same_name, add_x), setup_doors)
+
+
+# -- aliases ------------------------------------------------------------------------------------
 
 
 def replaces_if_asked(s):
@@ -684,7 +741,7 @@ def exchanges_lock(s):
     s.out.append("new")
 
 
-program(locks_what_is_there, locks_what_is_there, exchanges_lock, lock=Lock, out=list)
+program(locks_what_is_there, locks_what_is_there, exchanges_lock, lock=lambda: Lock(), out=list)
 
 
 class Gate:
@@ -743,7 +800,7 @@ def own_manager(s):
 program(own_manager, add_x, x=0, y=0, out=list)
 
 
-# -- where state can be -----------------------------------------------------------------------------
+# -- where state can be -------------------------------------------------------------------------
 
 
 class Account:
@@ -1064,7 +1121,7 @@ def one_line(s):
     for item in s.items: s.out.append(item + read(s))  # noqa: E701
 
 
-program(one_line, set_x, x=0, lock=Lock, items=lambda: [1, 2], out=list)
+program(one_line, set_x, x=0, lock=lambda: Lock(), items=lambda: [1, 2], out=list)
 
 
 def suppressed(s):
@@ -1085,4 +1142,4 @@ def catches_everything(s):
         s.lock.release()
 
 
-program(catches_everything, catches_everything, lock=Lock, x=0)
+program(catches_everything, catches_everything, lock=lambda: Lock(), x=0)
