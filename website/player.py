@@ -113,6 +113,7 @@ PHRASES: dict[str, dict[str, str]] = {
         "cut": "중단",
         "no end within {} steps": "{}단계 안에 끝나지 않음",
         "stopped after {} steps": "{}단계에서 중단",
+        "steps {} to {} again and again": "{}~{}단계를 되풀이",
         "the same {} states again and again": "같은 상태 {}개를 되풀이",
         "{} schedules, {} fail": "스케줄 {}개, 실패 {}개",
         "{} schedule, {} fail": "스케줄 {}개, 실패 {}개",

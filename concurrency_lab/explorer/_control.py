@@ -136,6 +136,7 @@ class _Steps:
     def line(self, frame: types.FrameType, event: str, arg: object) -> Any:
         if event == "exception":
             self.carries = True
+            self.thread.note_exception(arg[1])
         elif event == "line":
             at = frame.f_lasti
             statement = self.program.statement(frame.f_lineno)
@@ -251,6 +252,8 @@ class Controlled:
         self.timeout: float = -1
         self.since: float = 0
         self.waits: tuple[object, str] | None = None
+        self.raised: BaseException | None = None  # in the last step
+        self.last_raised: BaseException | None = None
         self.returned = False
         self.quiet = False  # its run is over, no more steps
 
@@ -322,6 +325,12 @@ class Controlled:
         self.run.hand_over(self)
         if self.run.over:
             raise Stop
+        self.raised = None
+
+    def note_exception(self, error: BaseException) -> None:
+        """Remember what was raised in this step, once, not in each call that it passes."""
+        if error is not self.last_raised:
+            self.raised = self.last_raised = error
 
     def block(self, lock: Lock, timeout: float) -> None:
         """Wait for a lock until it is free, or, with a timeout, until the director says so."""

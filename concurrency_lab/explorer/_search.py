@@ -49,6 +49,7 @@ class ThreadView:
     waits: str
     variables: str
     leaving: bool = False
+    raised: str = ""
 
 
 @dataclass(frozen=True)
@@ -376,6 +377,7 @@ class Search:
             waits,
             local_variables(thread),
             thread.leaving,
+            _error(thread.raised) if thread.raised is not None else "",
         )
 
     def _text(self, thread, program) -> str:

@@ -39,6 +39,7 @@ PHRASES = (
     "{} holds {} and waits for {}", "{} waits for {}", "{} raised {}",
     "no end within {} steps", "stopped after {} steps",
     "the same {} states again and again",
+    "steps {} to {} again and again",
     "{} schedules, {} fail", "{} schedule, {} fail", "{} schedules, none fails",
     "{} schedule, none fails", "no finite number of schedules, {} fail",
     "no finite number of schedules, some fail", "no finite number of schedules, none fails",
@@ -228,7 +229,9 @@ class Exploration:
                 path.reverse()
                 if state in goals:
                     return path, goals[state]
-                return path + self._round(state), livelock
+                turns = self._round(state)
+                steps = f"steps {len(path) + 1} to {len(path) + len(turns)} again and again"
+                return path + turns, _search.End("livelock", (steps,))
             for by, other in state.next.items():
                 switch = last not in (-1, by)
                 forced = last not in state.choices
@@ -265,11 +268,11 @@ class Exploration:
             after = state.next[by]
             view, later = state.threads[by], after.threads[by]
             note = later.waits if later.status == _search.BLOCKED else ""
-            note = f"waits for {note}" if note else later.waits
+            note = f"waits for {note}" if note else later.raised or later.waits
             steps.append(
                 Step(self._names[by], view.text, note, later.variables, after.variables)
             )
-        ways = next((o.schedules for o in self.outcomes if o.lines == end.lines), 0)
+        ways = next((o.schedules for o in self.outcomes if o.lines == end.lines), math.inf)
         outcome = Outcome(end.kind, end.lines, ways)
         return Schedule(self._names, self._states[0].variables, tuple(steps), outcome)
 
@@ -353,7 +356,8 @@ class Exploration:
             values = dict(state.variables)
             threads = []
             for view in state.threads:
-                one = {"s": view.status, "w": number(view.waits), "x": number(view.variables)}
+                known = "; ".join(filter(None, (view.variables, view.raised)))
+                one = {"s": view.status, "w": number(view.waits), "x": number(known)}
                 if view.code is not None:
                     function = codes.setdefault(view.code, len(codes))
                     one |= {"f": function, "l": view.line - view.code.co_firstlineno}
@@ -377,7 +381,9 @@ class Exploration:
             if not solving:
                 raise ValueError(f"no schedule ends so: {goal!r}. Those there are: {self.kinds}")
             target = {"text": goal, "outcomes": solving}
-        path = self._shortest(lambda o: any(ends[i].lines == o.lines for i in solving))
+        path = self._shortest(
+            lambda o: any((ends[i].kind, ends[i].lines) == (o.kind, o.lines) for i in solving)
+        )
         shortest = [by for _, by in path[0]] if path else None
         finite = self.schedules != math.inf
         named = zip(self._names, first, strict=True)
