@@ -37,7 +37,7 @@ PHRASES = (
     *_state.VALUE_PHRASES,
     *_search.WAITING_PHRASES,
     "{} holds {} and waits for {}", "{} waits for {}", "{} raised {}",
-    "no end within {} steps", "stopped after {} steps",
+    "stopped after {} steps",
     "the same {} states again and again",
     "steps {} to {} again and again",
     "{} schedules, {} fail", "{} schedule, {} fail", "{} schedules, none fails",
@@ -140,7 +140,8 @@ def _changes(before: tuple, after: tuple) -> str:
 class Exploration:
     """All schedules of a program. Made by `explore`.
 
-    ``ok``: no schedule fails. ``complete``: none was left out; if one was, ``limits`` says why.
+    ``ok``: no schedule fails, and none was stopped at ``max_steps``. ``complete``: none was left
+    out; if one was, ``limits`` says why.
     ``schedules`` and ``failing`` count them (math.inf if the program can go in circles), and
     ``outcomes`` says how they end. ``failure`` is a failing `Schedule` with the fewest preemptions.
     ``states`` is the number of different states that were met, ``runs`` how often the program was
@@ -182,9 +183,10 @@ class Exploration:
     @property
     def ok(self) -> bool:
         global last_not_ok
-        if self.failing:
+        good = not self.failing and "cut" not in self.kinds
+        if not good:
             last_not_ok = self
-        return not self.failing
+        return good
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -537,6 +539,7 @@ def render_schedule(data: Mapping[str, Any], words: Mapping[str, str]) -> str:
     )
     end = "".join(f"<br>{say(line)}" for line in data["lines"])
     return (
-        f'<table class="schedule" role="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<table class="schedule" role="table"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
         f'<p class="schedule-end"><strong>{say(data["outcome"])}</strong>{end}</p>'
     )

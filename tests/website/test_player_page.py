@@ -54,7 +54,7 @@ def test_korean_words_keep_every_gap(words):
 def test_recording_in_korean():
     english = Player(recording("deadlock", "Reach the deadlock"))
     korean = player.localise(english.recording, "ko", GOALS)
-    assert {"비어 있음", "A가 보유", "b(B가 보유)"} <= set(korean["texts"])
+    assert {"풀려 있음", "A가 보유", "b(B가 보유)"} <= set(korean["texts"])
     assert "free" in english.recording["texts"]  # a copy was translated
     assert korean["outcomes"][1]["lines"][0] == (
         "A: a 보유, b(B가 보유) 기다림"
