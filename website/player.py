@@ -18,6 +18,7 @@ from concurrency_lab.claims import translate
 from concurrency_lab.explorer.player import MIME_TYPE, SCRIPT, STYLE, Player, render
 from concurrency_lab.explorer.result import MIME_TYPE as EXPLORATION
 from concurrency_lab.explorer.result import render_html as render_tables
+from concurrency_lab.explorer.result import translate_value
 from website.notebooks import cache_of, executed
 
 FILES = (SCRIPT, STYLE)
@@ -152,7 +153,7 @@ def localise(recording: Mapping[str, Any], edition: str, own: Mapping[str, str])
     known = PHRASES.get(edition, {})
 
     def say(text: str) -> str:
-        return own.get(text) or translate(text, known)
+        return own.get(text) or translate_value(translate(text, known), known)
 
     goal = recording["goal"]
     return {

@@ -7,6 +7,7 @@ import html
 import itertools
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -453,6 +454,17 @@ def overview(explorations: Mapping[str, Exploration]) -> Overview:
     return Overview(explorations)
 
 
+_DEVICE_STATES = re.compile(
+    r"\b((free|held by \w+); waiting: [A-Z]\b(, [A-Z]\b)*|\d+ of \d+ waiting"
+    r"|held by \w+(, \d+ times)?|free|not set|set|broken)\b(?=[,;\]]|$)"
+)
+
+
+def translate_value(text: str, words: Mapping[str, str]) -> str:
+    """Values of variables in another language: the states of locks, also inside a list."""
+    return _DEVICE_STATES.sub(lambda match: translate(match[0], words), text)
+
+
 # -- HTML -----------------------------------------------------------------------------------------
 
 
@@ -513,6 +525,8 @@ def render_schedule(data: Mapping[str, Any], words: Mapping[str, str]) -> str:
     def cell(text: str) -> str:
         line, arrow, note = text.partition("  \u2192 ")
         line, _, values = line.partition("  (")
+        code, leave, _ = line.partition("# leave")
+        line = code + (translate(leave, words) if leave else "")
         parts = [f"<code>{html.escape(line)}</code>"] if line else []
         if arrow:
             parts.append(f"<br>\u2192 {say(note)}")
@@ -521,7 +535,7 @@ def render_schedule(data: Mapping[str, Any], words: Mapping[str, str]) -> str:
         return "".join(parts)
 
     def shared(text: str) -> str:
-        return ", ".join(say(part) for part in text.split(", ")) if text else ""
+        return html.escape(translate_value(text, words))
 
     def columns(row: list[str]) -> str:
         return "".join(

@@ -10,7 +10,7 @@ import pytest
 
 from concurrency_lab import explore, figures
 from concurrency_lab.explorer import overview
-from concurrency_lab.explorer.result import MIME_TYPE, render_html
+from concurrency_lab.explorer.result import MIME_TYPE, render_html, translate_value
 
 
 def increment(s):
@@ -111,3 +111,20 @@ def test_schedule_shows_as_a_table_with_a_column_for_each_thread(lost):
     page = lost.failure._repr_mimebundle_()["text/html"]
     assert page.count("<th>") == 4
     assert page.count('data-thread="A"') == len(lost.failure.steps) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "translated"),
+    [
+        ("forks = [held by A, free], meals = 0", "forks = [A hat es, frei], meals = 0"),
+        ("fresh = held by B; waiting: A, C, n = 1", "fresh = B hat es (warten: A, C), n = 1"),
+        ("gate = 1 of 2 waiting", "gate = 1/2"),
+        ("seen = ['free']", "seen = ['free']"),
+    ],
+)
+def test_states_of_devices_are_translated(text, translated):
+    words = {
+        "{}; waiting: {}": "{} (warten: {})", "held by {}": "{} hat es", "free": "frei",
+        "{} of {} waiting": "{}/{}",
+    }  # fmt: skip
+    assert translate_value(text, words) == translated
