@@ -7,6 +7,7 @@ are skipped; where the environment says CI=true they fail instead.
 import os
 import shutil
 import threading
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,9 +53,9 @@ def address(site):
         thread.join()
 
 
-@pytest.fixture(scope="module")  # no longer: while it is open, no other event loop can run
-def browser(site):
-    """The system's Chromium."""
+@contextmanager
+def chromium():
+    """The system's Chromium. While it is open, no other event loop can run."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         unavailable("Chromium is not on PATH")
@@ -64,6 +65,13 @@ def browser(site):
         browser = playwright.chromium.launch(executable_path=program)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser(site):
+    """The system's Chromium, for one module only."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import shutil
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from published_site import BROWSERS, unavailable
+from published_site import chromium
 
 from concurrency_lab import explorer
 from concurrency_lab.explorer.player import MIME_TYPE, WORDS, Player
@@ -187,15 +187,8 @@ def test_static_form_is_in_the_editions_language(book, language, goals):
 
 @pytest.fixture(scope="module")
 def browser():
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        unavailable("Chromium is not on PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
