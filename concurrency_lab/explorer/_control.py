@@ -298,9 +298,13 @@ class Controlled:
         code = frame.f_code
         programs = self.run.programs
         if code not in programs:
-            programs[code] = program_of(frame, self.run.granularity)
-            if programs[code] is not None:
-                self.run.director.discover(frame)
+            self.directing = True  # it is the explorer who reads the source
+            try:
+                programs[code] = program_of(frame, self.run.granularity)
+                if programs[code] is not None:
+                    self.run.director.discover(frame)
+            finally:
+                self.directing = False
         program = programs[code]
         if program is None or code.co_name == "<lambda>" and self.run.passes_on(frame):
             return None
@@ -416,6 +420,7 @@ class Run:
         self.over = False
         self.steps = 0
         self.clock, self.clock_was_read = CLOCK_START, False
+        self.outside = ""  # what the program did that no state shows, such as opening a file
         self.state: Any = None
         self.arguments: tuple = ()
         self.priming: list[Controlled] = []
@@ -642,6 +647,26 @@ def _notify(real: Callable) -> Callable:
     return notify
 
 
+_OUTSIDE = frozenset(
+    "open os.listdir os.scandir os.mkdir os.remove os.rename os.rmdir os.system os.truncate "
+    "shutil.copyfile socket.connect socket.bind sqlite3.connect subprocess.Popen".split()
+)
+_audited = False
+
+
+def _note_outside(event: str, arguments: tuple) -> None:
+    if event in _OUTSIDE and (thread := _controlled()) is not None:
+        thread.run.outside = event
+
+
+def _audit() -> None:
+    """Notice files, sockets and processes. An audit hook cannot be removed; this one is idle."""
+    global _audited
+    if not _audited:
+        _audited = True
+        sys.addaudithook(_note_outside)
+
+
 @contextlib.contextmanager
 def controlled_world(namespaces: list[dict]) -> Iterator[None]:
     """While it lasts, threads under control find the explorer's locks, clock and sleep.
@@ -649,6 +674,7 @@ def controlled_world(namespaces: list[dict]) -> Iterator[None]:
     ``namespaces`` are the global variables of the explored functions: `from threading import Lock`
     put names there.
     """
+    _audit()
     replacements = _replacements()
     undo: list[tuple[Any, str, Any]] = []
 

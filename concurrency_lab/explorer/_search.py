@@ -255,7 +255,8 @@ class Search:
         """Compare a known state with what the same schedule led to now."""
         same = state.signature == self._signature(run)
         if same and not self.plan and state.digests:
-            same = state.digests == self._digests(run)
+            now = self._digests(run)
+            same = not now or state.digests == now
         if not same:
             now = dict(self._variables(run))
             then = dict(state.variables)
@@ -270,6 +271,8 @@ class Search:
     def _digests(self, run: Run) -> tuple[bytes, ...]:
         canon = Canon()
         try:
+            if run.outside:
+                raise Incomparable(f"what is outside the program ({run.outside})")
             found = [digest(canon(self.shared.roots(run)))]
             found += [digest(thread_facts(thread, canon, self.codes)) for thread in run.threads]
         except Incomparable as what:
@@ -387,9 +390,13 @@ class Search:
 
     def _holds(self, condition: Callable, run: Run) -> bool:
         try:
-            return bool(condition(*run.arguments))
+            good = condition(*run.arguments)
         except AssertionError:
             return False
+        if good is None:
+            name = "check" if condition is self.check else "invariant"
+            raise ExplorationError(f"{name} returned None: let it return True or False")
+        return bool(good)
 
     def _end(self, run: Run, state: State, names: Names | None) -> End:
         stuck = [thread for thread in run.threads if not thread.done]

@@ -76,7 +76,8 @@ class Canon:
         if kind in _REAL_LOCKS:
             raise ExplorationError(
                 "a lock was made before explore() began, and so the explorer cannot see who waits "
-                "for it. Make all locks inside setup, anew for each run"
+                "for it. Make all locks inside setup, anew for each run; a lock of a module, too: "
+                "`module.lock = Lock()`"
             )
         return self._object(value, kind)
 

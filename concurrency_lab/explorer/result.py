@@ -141,8 +141,8 @@ def _changes(before: tuple, after: tuple) -> str:
 class Exploration:
     """All schedules of a program. Made by `explore`.
 
-    ``ok``: no schedule fails, and none was stopped at ``max_steps``. ``complete``: none was left
-    out; if one was, ``limits`` says why.
+    ``ok``: no schedule fails, and ``max_steps`` and ``max_states`` stopped nothing. ``complete``:
+    none was left out; if one was, ``limits`` says why.
     ``schedules`` and ``failing`` count them (math.inf if the program can go in circles), and
     ``outcomes`` says how they end. ``failure`` is a failing `Schedule` with the fewest preemptions.
     ``states`` is the number of different states that were met, ``runs`` how often the program was
@@ -184,10 +184,14 @@ class Exploration:
     @property
     def ok(self) -> bool:
         global last_not_ok
-        good = not self.failing and "cut" not in self.kinds
+        stopped = "cut" in self.kinds or any(limit.endswith(" states") for limit in self.limits)
+        good = not self.failing and not stopped
         if not good:
             last_not_ok = self
         return good
+
+    def __bool__(self) -> bool:
+        raise TypeError("is it right? Ask for .ok: assert explore(...).ok")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -382,7 +386,8 @@ class Exploration:
         solving = [i for i, e in enumerate(ends) if wanted(Outcome(e.kind, e.lines, 1))]
         if goal:
             if not solving:
-                raise ValueError(f"no schedule ends so: {goal!r}. Those there are: {self.kinds}")
+                kinds = ", ".join(self.kinds)
+                raise ValueError(f"no schedule reaches the goal {goal!r}: they end with {kinds}")
             target = {"text": goal, "outcomes": solving}
         path = self._shortest(
             lambda o: any((ends[i].kind, ends[i].lines) == (o.kind, o.lines) for i in solving)

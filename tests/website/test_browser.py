@@ -11,7 +11,7 @@ from published_site import CHAPTER, each_page
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE = {"width": 390, "height": 844}
-FIRST_LOAD_LIMIT = 100_000  # bytes gzipped, without figures
+FIRST_LOAD_LIMIT = 130_000  # bytes gzipped, without figures; eight recordings to play in chapter 2
 
 KOREAN_QUERIES = (
     "스레드", "스레드를", "스레드가", "스레드들이", "프로세스", "프로세스가", "프로세스를",

@@ -550,3 +550,51 @@ def test_ctrl_c(tmp_path, delay):
         process.wait()
     assert "threads: 1" in out, err
     assert "again: ('deadlock',)" in out, err
+
+
+def test_state_in_a_file_is_not_merged(tmp_path):
+    file = tmp_path / "count"
+
+    def increment_in_file():
+        value = int(file.read_text())
+        file.write_text(str(value + 1))
+
+    result = explore(
+        increment_in_file,
+        increment_in_file,
+        setup=lambda: file.write_text("0") and None,
+        check=lambda: file.read_text() == "2",
+    )
+    assert (result.schedules, result.failing) == (6, 4)
+    assert any("outside the program" in limit for limit in result.limits)
+
+
+def test_a_search_that_was_stopped_is_not_ok():
+    def count(s):
+        s["n"] += 1
+        s["n"] += 1
+
+    result = explore(count, count, setup=lambda: {"n": 0}, max_states=3)
+    assert not result.failing and not result.ok and not result.complete
+
+
+def test_an_exploration_is_neither_true_nor_false():
+    with pytest.raises(TypeError, match=r"\.ok"):
+        bool(explore(lambda: None))
+
+
+def test_check_that_returns_nothing_is_refused():
+    with pytest.raises(ExplorationError, match="check returned None"):
+        explore(lambda s: s.append(1), setup=list, check=lambda s: None)
+
+
+def test_functions_that_a_call_does_not_run_are_refused():
+    async def later():
+        pass
+
+    def generator():
+        yield
+
+    for function in (later, generator):
+        with pytest.raises(TypeError, match="would run nothing"):
+            explore(function)
