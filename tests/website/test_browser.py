@@ -11,6 +11,7 @@ from published_site import CHAPTER, each_page
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE = {"width": 390, "height": 844}
+NOWHERE = "żżyplugh"  # Pagefind also tries words that begin the query, such as the x of a program
 FIRST_LOAD_LIMIT = 130_000  # bytes gzipped, without figures; eight recordings to play in chapter 2
 
 KOREAN_QUERIES = (
@@ -185,9 +186,9 @@ def test_search_finds(visit, code, queries):
     assert missed == []
     links = tab.eval_on_selector_all(".search-results a", "links => links.map(a => a.pathname)")
     assert all(link.startswith(f"/{code}/") for link in links)
-    count, status = search_results(tab, "xyzzyplugh")
+    count, status = search_results(tab, NOWHERE)
     assert count == 0
-    assert "xyzzyplugh" in status
+    assert NOWHERE in status
     assert tab.problems == []
 
 
@@ -296,7 +297,7 @@ def test_landing_page_says_what_the_course_is_on_one_screen(visit, code):
         assert box["y"] >= 0 and box["y"] + box["height"] <= 800, part
         assert box["x"] >= 0 and box["x"] + box["width"] <= 1280, part
     assert tab.locator(".chapters li").count() == 12
-    assert tab.locator(".chapters li a").count() == 1  # the others are announced as planned
+    assert tab.locator(".chapters li a").count() == 2  # the others are announced as planned
     tab = visit(f"{code}/index.html", **PHONE)
     for part in ["h1", ".promise", ".start a", ".picture img"]:
         box = tab.locator(part).first.bounding_box()

@@ -14,7 +14,7 @@ from website import extension
 
 TEMPLATES = ROOT / "website" / "templates"
 KOREAN = ROOT / "website" / "i18n" / "locale" / "ko" / "LC_MESSAGES"
-WEIGHT_LIMIT = 100_000  # bytes gzipped, without figures
+WEIGHT_LIMIT = 130_000  # bytes gzipped, without figures; chapter 2 holds eight recordings to play
 NAMES = re.compile(r"GitHub|Ctrl K|HTTP|English|©|\d+")  # not Korean in a Korean page's frame
 
 
