@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,17 +34,39 @@ class LocalServer:
     then answer 404. Without it every path answers a short page. A request may override: with
     `?latency=0.2&size=1000` the answer comes after 0.2 s and has 1000 bytes.
 
-    Raises ValueError for a bad `latency` or path, RuntimeError if the server cannot start.
+    `redirects` maps paths to paths: such a request is answered with status 302 and the other
+    path as its Location. `latencies` maps paths to seconds, for those that do not take `latency`.
+    With `at_most` the server refuses what is too much: while it holds that many requests, a
+    further one gets status 429 at once. A request is held until just before its answer is sent,
+    so a client that waits for each answer keeps to its own limit.
+
+    Raises ValueError for a bad latency, path or limit, RuntimeError if the server cannot start.
     """
 
-    def __init__(self, latency: float = 0.05, *, pages: Mapping[str, str] | None = None) -> None:
-        if not (isinstance(latency, int | float) and 0 <= latency <= 3600):
-            raise ValueError(f"latency must be 0 to 3600 seconds, not {latency!r}")
-        bad = [path for path in pages or () if not path.startswith("/")]
-        if bad:
-            raise ValueError(f"paths of pages start with '/': {bad[0]!r} does not")
+    def __init__(
+        self,
+        latency: float = 0.05,
+        *,
+        pages: Mapping[str, str] | None = None,
+        redirects: Mapping[str, str] | None = None,
+        latencies: Mapping[str, float] | None = None,
+        at_most: int | None = None,
+    ) -> None:
+        _check_latency("latency", latency)
+        for path, seconds in (latencies or {}).items():
+            _check_latency(f"latency of {path!r}", seconds)
+        _check_paths("pages", pages or ())
+        _check_paths("latencies", latencies or ())
+        _check_paths("redirects", [*(redirects or {}).keys(), *(redirects or {}).values()])
+        if both := (pages or {}).keys() & (redirects or {}).keys():
+            raise ValueError(f"{min(both)!r} is a page and a redirect; it can be one of them only")
+        if at_most is not None and not (isinstance(at_most, int) and at_most >= 1):
+            raise ValueError(f"at_most must be a whole number from 1, or None, not {at_most!r}")
         self.latency = latency
         self.pages = None if pages is None else dict(pages)
+        self.redirects = dict(redirects or {})
+        self.latencies = dict(latencies or {})
+        self.at_most = at_most
         self._url: str | None = None
         self._stop: weakref.finalize | None = None
 
@@ -61,7 +84,9 @@ class LocalServer:
         # From here on an interrupt must not leave the process behind.
         self._stop = weakref.finalize(self, _end, process, os.getpid())
         try:
-            config = {"latency": self.latency, "pages": self.pages, "parent": os.getpid()}
+            names = ("latency", "pages", "redirects", "latencies", "at_most")
+            server = {name: getattr(self, name) for name in names}
+            config = {"server": server, "parent": os.getpid()}
             with contextlib.suppress(OSError):  # it died: told below
                 process.stdin.write(json.dumps(config).encode() + b"\n")
                 process.stdin.flush()
@@ -110,20 +135,46 @@ class LocalServer:
         return self._statistics()["requests"]
 
     @property
+    def requested(self) -> Counter[str]:
+        """How many requests have come for each path so far; 0 for a path without any."""
+        return Counter(self._statistics()["requested"])
+
+    @property
+    def refused(self) -> int:
+        """How many requests have got status 429 so far, because of `at_most`."""
+        return self._statistics()["refused"]
+
+    @property
     def most_at_once(self) -> int:
         """The greatest number of requests that the server held at the same time so far."""
         return self._statistics()["most_at_once"]
 
-    def _statistics(self) -> dict[str, int]:
+    def forget(self) -> None:
+        """Set all statistics to zero; only requests that the server holds now stay counted."""
+        self._statistics(forget=True)
+
+    def _statistics(self, *, forget: bool = False) -> dict[str, Any]:
         from http.client import HTTPConnection
 
         connection = HTTPConnection(self.url.removeprefix("http://"), timeout=30)
         with contextlib.closing(connection):
-            connection.request("GET", "/-/statistics", headers={"Connection": "close"})
+            method = "DELETE" if forget else "GET"
+            connection.request(method, "/-/statistics", headers={"Connection": "close"})
             return json.load(connection.getresponse())
 
     def __repr__(self) -> str:
         return f"<LocalServer {self._url or 'not running'}, latency {self.latency:g} s>"
+
+
+def _check_latency(name: str, seconds: float) -> None:
+    if not (isinstance(seconds, int | float) and 0 <= seconds <= 3600):
+        raise ValueError(f"{name} must be 0 to 3600 seconds, not {seconds!r}")
+
+
+def _check_paths(name: str, paths: Iterable[str]) -> None:
+    for path in paths:
+        if not path.startswith("/"):
+            raise ValueError(f"paths of {name} start with '/': {path!r} does not")
 
 
 def _apart() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from urllib.error import HTTPError
 
@@ -117,6 +118,115 @@ def test_pages():
         assert fetch(server.url_for("/%EB%91%98")) == 4
         with pytest.raises(HTTPError, match="404"):
             fetch(server.url_for(1))
+
+
+def get(server, path, method="GET"):
+    """Status, headers and body of one answer; redirects are not followed."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+@contextlib.contextmanager
+def held(server, paths):
+    """Requests that the server has got and goes on holding."""
+    host = server.url.removeprefix("http://")
+    before = server.requests
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            connection = http.client.HTTPConnection(host)
+            stack.callback(connection.close)
+            connection.request("GET", path)
+        wait_until(lambda: server.requests == before + len(paths))
+        yield
+
+
+def test_redirects():
+    redirects = {"/old": "/", "/옛": "/둘?size=7&a=b", "/round": "/round"}
+    with LocalServer(latency=0, pages={"/": "one", "/둘": "two"}, redirects=redirects) as server:
+        status, headers, body = get(server, "/old")
+        assert (status, headers["Location"], len(body) > 0) == (302, "/", True)
+        status, headers, body = get(server, "/%EC%98%9B", "HEAD")
+        assert (status, headers["Location"], body) == (302, "/%EB%91%98?size=7&a=b", b"")
+        assert get(server, "/round")[1]["Location"] == "/round"
+        assert get(server, "/")[0] == 200 and get(server, "/ol")[0] == 404
+        assert fetch(server.url_for("/old")) == 3  # follows it
+        assert fetch(server.url_for("/%EC%98%9B")) == 7
+        assert server.requested["/"] == 2 and server.requested["/old"] == 2
+
+
+def test_a_server_without_pages_redirects_too():
+    with LocalServer(latency=0, redirects={"/old": "/page/1"}) as server:
+        assert get(server, "/old")[0] == 302
+        assert get(server, "/any")[0] == 200
+
+
+def test_single_paths_have_their_own_latency():
+    latencies = {"/slow": 3600, "/둘": 0.3, "/old": 0.3, "/gone": 0}
+    with LocalServer(
+        latency=3600, pages={"/slow": "", "/둘": ""}, redirects={"/old": "/"}, latencies=latencies
+    ) as server:
+        for path, status in [("/%EB%91%98", 200), ("/old", 302)]:
+            begin = time.perf_counter()
+            assert get(server, path)[0] == status
+            assert time.perf_counter() - begin >= 0.28  # clocks of some systems are coarse
+        assert get(server, "/gone")[0] == 404  # at once, or the test runs out of time
+        assert get(server, "/slow?latency=0")[0] == 200
+        with held(server, ["/slow", "/other"]):
+            assert server.most_at_once == 2
+
+
+def test_what_exceeds_the_limit_is_refused_at_once():
+    with LocalServer(latency=3600, latencies={"/quick": 0}, at_most=2) as server:
+        assert get(server, "/quick")[0] == 200
+        with held(server, ["/a", "/b"]):
+            for method, empty in [("GET", False), ("HEAD", True), ("GET", False)]:
+                status, headers, body = get(server, "/quick", method)
+                assert (status, headers["Retry-After"], body == b"") == (429, "1", empty)
+            assert server.refused == 3
+            assert server.requests == 6
+            assert server.requested == {"/quick": 4, "/a": 1, "/b": 1}
+            assert server.most_at_once == 2
+
+
+def test_a_client_that_waits_for_its_answers_keeps_to_its_own_limit():
+    threads, statuses = 4, []
+    with LocalServer(latency=0, at_most=threads) as server:
+        jobs = [
+            threading.Thread(
+                target=lambda: statuses.extend(get(server, "/")[0] for _ in range(100)),
+                daemon=True,
+            )
+            for _ in range(threads)
+        ]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join(60)
+        assert statuses == [200] * 400
+        assert server.refused == 0
+        assert 1 <= server.most_at_once <= threads
+
+
+def test_what_was_requested_is_counted_and_forgotten():
+    with LocalServer(latency=0, pages={"/": "", "/둘": ""}, at_most=2) as server:
+        assert server.requested == {} and server.refused == 0
+        for path in ("/", "/%EB%91%98", "/%EB%91%98?size=2", "/gone", "//["):
+            get(server, path)
+        assert server.requested == {"/": 1, "/둘": 2, "/gone": 1, "//[": 1}
+        assert server.requested["/never"] == 0
+        with held(server, ["/?latency=3600"] * 2):
+            get(server, "/")
+            assert server.refused == 1
+            server.forget()
+            assert (server.requests, server.refused, server.requested) == (0, 0, {})
+            assert server.most_at_once == 2  # still there
+            assert get(server, "/")[0] == 429
+            assert (server.requests, server.refused, server.requested) == (1, 1, {"/": 1})
+    with pytest.raises(RuntimeError, match="not running"):
+        server.forget()
 
 
 def test_start_and_close_without_with():
@@ -276,3 +386,20 @@ def test_a_bad_latency_is_refused(latency):
 def test_a_bad_path_is_refused():
     with pytest.raises(ValueError, match="'index'"):
         LocalServer(pages={"index": ""})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"redirects": {"old": "/"}}, "redirects start with '/': 'old'"),
+        ({"redirects": {"/old": "http://localhost/"}}, "redirects start with '/': 'http:"),
+        ({"redirects": {"/": "/a"}, "pages": {"/": "", "/a": ""}}, "'/' is a page and a redirect"),
+        ({"latencies": {"slow": 1}}, "latencies start with '/': 'slow'"),
+        ({"latencies": {"/slow": -1}}, "latency of '/slow' must be 0 to 3600 seconds, not -1"),
+        ({"at_most": 0}, "at_most must be a whole number from 1, or None, not 0"),
+        ({"at_most": 2.5}, "at_most"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LocalServer(**arguments)
