@@ -9,44 +9,17 @@ import queue
 import random
 import threading
 import time
-import timeit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from concurrency_lab.experiments.costs import Costs
+from concurrency_lab.experiments.costs import CALL, CallCosts, in_turns, one_use
 from concurrency_lab.experiments.together import together
 from concurrency_lab.timing import Comparison, Sample, compare
 
-CALL = "call of an empty function"
 
-
-class LockCosts(Costs):
-    """`Costs` that are drawn as multiples of the call of an empty function."""
-
-    def calls(self, name: str) -> Sample:
-        """How many times as long as the call of an empty function this takes."""
-        return self.ratio(name, CALL)
-
-    def plot(self, title: str | None = None):
-        """A row for each device, a dot for each round, on a logarithmic axis."""
-        from concurrency_lab import figures
-
-        ratios = {name: self.calls(name).values for name in self.values if name != CALL}
-        figure, axes = figures.new(height=1.4 + 0.4 * len(ratios))
-        figures.dots(axes, ratios, value=_times, reference=1.0, series=dict.fromkeys(ratios, 0))
-        for line in axes.lines:
-            line.set(markersize=5, alpha=0.6)
-        low, high = axes.get_xlim()
-        axes.set_xlim(min(min(min(values) for values in ratios.values()), 1.0) / 1.3, high)
-        figures.log_axis(axes, label="times the call of an empty function (logarithmic)")
-        if title:
-            axes.set_title(title)
-        return figure
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.0f}\u00d7" if ratio >= 10 else f"{ratio:.1f}\u00d7"
+class LockCosts(CallCosts):
+    """What `lock_costs` measured."""
 
 
 def lock_costs(
@@ -78,7 +51,9 @@ def lock_costs(
     if both := set(mine or {}) & set(statements):
         raise ValueError(f"{both.pop()!r} is measured already: choose another name")
     statements |= {name: (_WITH, lock) for name, lock in (mine or {}).items()}
-    return _measure(statements, budget, max_rounds)
+    cases = {name: one_use(statement, it) for name, (statement, it) in statements.items()}
+    values, others = in_turns(cases, budget=budget, max_rounds=max_rounds)
+    return LockCosts(values, what="time of one use", others=others)
 
 
 _WITH = "with it: pass"
@@ -86,27 +61,6 @@ _WITH = "with it: pass"
 
 def _empty() -> None:
     pass
-
-
-def _measure(statements, budget: float, max_rounds: int, repeated: int = 20) -> LockCosts:
-    from concurrency_lab.load import LoadMeter
-
-    loops, values = {}, {name: [] for name in statements}
-    for name, (statement, it) in statements.items():
-        timer = timeit.Timer("\n".join([statement] * repeated), globals={"it": it})
-        number = 1
-        while timer.timeit(number) < 0.0005:
-            number *= 2
-        loops[name] = (timer, number)
-    end = time.perf_counter() + budget
-    with LoadMeter() as load:
-        for turn in range(max_rounds):
-            for name in loops if turn % 2 == 0 else reversed(list(loops)):
-                timer, number = loops[name]
-                values[name].append(timer.timeit(number) / number / repeated)
-            if turn >= 4 and time.perf_counter() > end:
-                break
-    return LockCosts(values, what="time of one use", others=load.others)
 
 
 # One lock for all threads, or one for each
