@@ -115,7 +115,9 @@ def explore(
     others = [f for f in (setup, check, invariant) if f is not None]
     everything = Shared([*functions, *others])
     began = time.perf_counter()
-    with _one_at_a_time, controlled_world(everything.namespaces):
+    with _one_at_a_time, controlled_world(everything.namespaces, everything.helpers) as ours:
+        functions = tuple(map(ours, functions))
+        setup, check, invariant = ours(setup), ours(check), ours(invariant)
         run = Run(list(functions), names, setup, granularity, time_limit)
         try:
             limit = MAX_STATES if max_states is None else max_states

@@ -17,6 +17,7 @@ import ast
 import contextlib
 import dataclasses
 import dis
+import functools
 import os
 import queue
 import sys
@@ -275,6 +276,17 @@ class Controlled:
                 return  # Ctrl-C came while this run was being ended
 
     def _once(self) -> None:
+        for _ in self._attempt():  # a generator, see there
+            pass
+        self.done, self.frame, self.top, self.blocked = True, None, None, None
+        self.run.hand_over(self)
+
+    def _attempt(self) -> Iterator[None]:
+        """Run the function.
+
+        Where an except block ends, `Stop` leaves the exception that was handled there behind as the
+        thread's current one, for all later runs. In a generator it is gone with the generator.
+        """
         if not self.run.monitored:
             sys.settrace(self._call)  # an exception in a trace function ends tracing: begin anew
         try:
@@ -289,8 +301,7 @@ class Controlled:
         finally:
             if not self.run.monitored:
                 sys.settrace(None)
-        self.done, self.frame, self.top, self.blocked = True, None, None, None
-        self.run.hand_over(self)
+        yield
 
     def _call(self, frame: types.FrameType, event: str, arg: object) -> Any:
         if self.directing:
@@ -667,12 +678,29 @@ def _audit() -> None:
         sys.addaudithook(_note_outside)
 
 
+def _in_arguments(function: Any, replace: Callable[[Any], Any]) -> Any:
+    """`partial(setup, SimpleQueue)` with what takes the place of SimpleQueue."""
+    if not isinstance(function, functools.partial):
+        return replace(function)
+    inner = _in_arguments(function.func, replace)
+    args = [_in_arguments(value, replace) for value in function.args]
+    keywords = {name: _in_arguments(value, replace) for name, value in function.keywords.items()}
+    pairs = zip((inner, *args, *keywords.values()),
+                (function.func, *function.args, *function.keywords.values()), strict=True)
+    if all(new is old for new, old in pairs):
+        return function
+    return functools.partial(inner, *args, **keywords)  # fmt: skip
+
+
 @contextlib.contextmanager
-def controlled_world(namespaces: list[dict]) -> Iterator[None]:
+def controlled_world(
+    namespaces: list[dict], helpers: list[types.FunctionType]
+) -> Iterator[Callable[[Any], Any]]:
     """While it lasts, threads under control find the explorer's locks, clock and sleep.
 
     ``namespaces`` are the global variables of the explored functions: `from threading import Lock`
-    put names there.
+    put names there. ``helpers`` are these functions: they may keep such things in closures and
+    default values. Gives a function that replaces them in the arguments of a partial.
     """
     _audit()
     replacements = _replacements()
@@ -689,6 +717,10 @@ def controlled_world(namespaces: list[dict]) -> Iterator[None]:
             undo.append((owner, name, getattr(owner, name)))
             setattr(owner, name, value)
 
+    def replace(value: Any) -> Any:
+        real, ours = replacements.get(id(value), (None, value))
+        return ours if real is value else value
+
     real_start = threading.Thread.start
 
     def start(self: threading.Thread) -> None:
@@ -701,17 +733,24 @@ def controlled_world(namespaces: list[dict]) -> Iterator[None]:
     try:
         for namespace in {id(n): n for n in (*libraries, *namespaces, *others)}.values():
             for name, value in list(namespace.items()):
-                if id(value) in replacements and replacements[id(value)][0] is value:
-                    put(namespace, name, replacements[id(value)][1])
+                if replace(value) is not value:
+                    put(namespace, name, replace(value))
                 elif isinstance(value, type) and dataclasses.is_dataclass(value):
                     for cell in getattr(value.__init__, "__closure__", None) or ():
                         made = cell.cell_contents  # field(default_factory=Lock)
-                        if id(made) in replacements and replacements[id(made)][0] is made:
-                            put(cell, "", replacements[id(made)][1])
+                        if replace(made) is not made:
+                            put(cell, "", replace(made))
+        for helper in helpers:
+            for cell in helper.__closure__ or ():
+                with contextlib.suppress(ValueError):  # an empty cell
+                    if replace(cell.cell_contents) is not cell.cell_contents:
+                        put(cell, "", replace(cell.cell_contents))
+            if any(replace(value) is not value for value in helper.__defaults__ or ()):
+                put(helper, "__defaults__", tuple(map(replace, helper.__defaults__)))
         put(threading, "_CRLock", None)  # RLock() makes the one that is written in Python
         put(threading.Thread, "start", start)
         put(threading.Condition, "notify", _notify(threading.Condition.notify))
-        yield
+        yield lambda function: _in_arguments(function, replace)
     finally:
         for owner, name, value in reversed(undo):
             if isinstance(owner, dict):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = os.path.dirname(_HERE) + os.sep
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 ) + (_HERE + os.sep, "<frozen", "<string>")
@@ -29,7 +30,13 @@ def is_library(code: types.CodeType) -> bool:
 
 
 def is_library_path(file: str) -> bool:
-    """Whether a source file belongs to Python's library, a package or the explorer itself."""
+    """Whether a source file belongs to Python's library, a package or the explorer itself.
+
+    The rest of the explorer's own package is explored like the reader's code: also where it is
+    installed among the libraries.
+    """
+    if file.startswith(PACKAGE):
+        return file.startswith(_HERE + os.sep)
     return file.startswith(_LIBRARIES)
 
 
@@ -246,6 +253,12 @@ def _only_call(node: ast.stmt) -> str | None:
         return None
     if isinstance(value, ast.UnaryOp):
         value = value.operand
+    if isinstance(value, ast.Compare) and all(
+        isinstance(other, ast.Constant) for other in value.comparators
+    ):
+        value = value.left  # evaluated first: `while (item := q.get()) is not None`
+    if isinstance(value, ast.NamedExpr):
+        value = value.value
     if not isinstance(value, ast.Call):
         return None
     given = (value.func, *value.args, *value.keywords)

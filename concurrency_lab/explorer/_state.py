@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _queue
 import builtins
 import collections
 import dis
@@ -10,7 +11,6 @@ import functools
 import hashlib
 import inspect
 import itertools
-import os
 import queue
 import site
 import sys
@@ -21,7 +21,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from concurrency_lab.explorer._control import Controlled, ExplorationError, Lock, Run, Stop
-from concurrency_lab.explorer._source import UNKNOWN, global_names, is_library
+from concurrency_lab.explorer._source import (
+    PACKAGE,
+    UNKNOWN,
+    global_names,
+    is_library,
+    is_library_path,
+)
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(...), type(NotImplemented))
 _ROUTINES = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType)
@@ -78,6 +84,11 @@ class Canon:
                 "a lock was made before explore() began, and so the explorer cannot see who waits "
                 "for it. Make all locks inside setup, anew for each run; a lock of a module, too: "
                 "`module.lock = Lock()`"
+            )
+        if kind is _queue.SimpleQueue:
+            raise ExplorationError(
+                "a SimpleQueue that the explorer cannot look into: call queue.SimpleQueue() inside "
+                "setup, by this name"
             )
         return self._object(value, kind)
 
@@ -188,7 +199,6 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return fields if has_any else None
 
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY_FOLDERS = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 ) + tuple(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
@@ -208,7 +218,9 @@ def is_own_class(cls: type) -> bool:
 
 def is_library_file(file: str | None) -> bool:
     """Whether a module's file belongs to a library or the explorer; True for built-in modules."""
-    return file is None or file.startswith((*_LIBRARY_FOLDERS, _HERE))
+    if file is None or is_library_path(file):
+        return True
+    return file.startswith(_LIBRARY_FOLDERS) and not file.startswith(PACKAGE)
 
 
 def keeps(function: types.FunctionType) -> bool:
