@@ -139,10 +139,27 @@ PHRASES: dict[str, dict[str, str]] = {
         "A failing schedule, step by step": "실패하는 스케줄 하나를 단계별로",
         "# leave": "# 나가기",
         "{} = {}": "{} = {}",
+        # the programs of `channel_suite.examine`
+        "no capacity below 1": "1보다 작은 용량은 거절",
+        "one item from A to B": "항목 하나를 A에서 B로",
+        "the order is kept": "순서가 지켜짐",
+        "nothing lost, nothing twice": "잃는 것도 두 번 받는 것도 없음",
+        "never more in it than fits": "용량보다 많이 들어가지 않음",
+        "close wakes all who wait in get": "close가 get에서 기다리는 모두를 깨움",
+        "close wakes all who wait in put": "close가 put에서 기다리는 모두를 깨움",
+        "put before close is delivered": "close보다 먼저 넣은 것은 전달됨",
+        "put after close is refused": "close 뒤의 put은 거절",
+        "put during close: delivered or refused": "close와 동시의 put: 전달 또는 거절",
+        "closed twice": "두 번 닫기",
+        "a for loop takes all and ends": "for 문이 모두 꺼내고 끝남",
+        "a for loop waits for an item": "for 문이 항목을 기다림",
+        "close ends a for loop that waits": "close가 기다리는 for 문을 끝냄",
+        "busy waiting": "바쁜 대기",
+        "not run": "실행하지 않음",
     },
 }  # fmt: skip
 """For each edition, the phrases that the texts of recordings are made of
-(`concurrency_lab.explorer.PHRASES`)."""
+(`concurrency_lab.explorer.PHRASES`, and those of `channel_suite`)."""
 
 
 def localise(recording: Mapping[str, Any], edition: str, own: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from published_site import chromium
 
 from concurrency_lab import explorer
+from concurrency_lab.experiments import channel_suite
 from concurrency_lab.explorer.player import MIME_TYPE, WORDS, Player
 from website import ROOT, claims, player, translation
 from website.notebooks import write
@@ -41,7 +42,7 @@ def test_every_word_of_the_interface_is_korean():
 
 
 def test_every_phrase_of_recordings_is_korean():
-    assert set(getattr(explorer, "PHRASES", ())) <= player.PHRASES["ko"].keys()
+    assert set(explorer.PHRASES) | set(channel_suite.PHRASES) <= player.PHRASES["ko"].keys()
 
 
 @pytest.mark.parametrize("words", [player.WORDS["ko"], player.PHRASES["ko"]])
