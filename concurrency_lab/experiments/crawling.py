@@ -91,9 +91,16 @@ class CrawlSpeeds:
             )  # fmt: skip
         dashes = {"color": muted, "linewidth": 1.2, "linestyle": (0, (4, 3))}
         axes.plot(workers, [self.most(count) for count in workers], **dashes)
+        words = {"color": muted, "fontsize": 10.5, "textcoords": "offset points"}
+        middle = workers[(len(workers) - 1) // 2]
+        axes.annotate(
+            "latency", (middle, self.most(middle)), xytext=(-6, 5), ha="right", **words
+        )  # fmt: skip
         for limit in self.limits:
             if limit is not None and limit < workers[-1]:
-                axes.axhline(self.most(workers[-1], limit), **dashes)
+                most = self.most(workers[-1], limit)
+                axes.axhline(most, **dashes)
+                axes.annotate("politeness", (workers[0], most), xytext=(0, 5), **words)
         figures.log_axis(axes, "x", "workers (logarithmic)")
         axes.set_xticks(workers, [str(count) for count in workers])
         figures.log_axis(axes, "y", "requests a second (logarithmic)", "{:,.0f}".format)

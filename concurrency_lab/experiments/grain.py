@@ -139,9 +139,9 @@ class Grain:
         axes.set_ylim(bottom=min(lowest / 1.15, 0.33))
         figures.log_axis(axes, "y", value=lambda ratio: f"{ratio:g}\u00d7")
         axes.set_ylabel("times as long as\nwithout a queue")
-        self._mark(axes, self.hows[0], 2.0, "right")
+        self._mark(axes, self.hows[0], 2.0, "above")
         if self.ratio(self.sizes[-1], self.hows[1]).high < 1:
-            self._mark(axes, self.hows[1], 1.0, "left")
+            self._mark(axes, self.hows[1], 1.0, "below")
         above = axes.secondary_xaxis("top")
         above.spines["top"].set_visible(False)
         places = _apart(work, (work[-1] / work[0]) ** 0.12)
@@ -166,9 +166,11 @@ class Grain:
         )
         axes.vlines(found.seconds, bottom, at, color=ink, linewidth=1, linestyle=":")
         text = f"{at:g}\u00d7 at {figures.duration(found.seconds)}"
+        # Above and to the right of a falling curve there is room.
+        place = (at, (10, 6)) if side == "above" else (bottom, (5, 5))
         axes.annotate(
-            text, (found.seconds, bottom), xytext=(-5 if side == "right" else 5, 5),
-            textcoords="offset points", ha=side, va="bottom", fontsize=10.5,
+            text, (found.seconds, place[0]), xytext=place[1],
+            textcoords="offset points", ha="left", va="bottom", fontsize=10.5,
             bbox={"facecolor": figures.PALETTE["paper"], "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
 
