@@ -94,8 +94,9 @@ def words(edition: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
         for phrase, translation in units.items():
             if translation:
                 found.setdefault(phrase, translation)
-                if phrase.endswith("s"):  # "1 core"
-                    found.setdefault(phrase[:-1], translation)
+                if phrase.endswith("s"):  # "1 core", "1 address"
+                    one = phrase[:-2] if phrase.endswith("sses") else phrase[:-1]
+                    found.setdefault(one, translation)
     return found
 
 

@@ -36,7 +36,10 @@ def make_too_small(s):
     try:
         s.make(0)
     except ValueError:
-        s.ended = True
+        try:
+            s.make(-1)
+        except ValueError:
+            s.ended = True
 
 
 def put_x(s):
@@ -118,8 +121,8 @@ def loop_for_one(s):
 
 
 def fill_close_loop(s):
-    s.channel.put(1)
-    s.channel.put(2)
+    s.channel.put(0)  # not true, and still items
+    s.channel.put(None)
     s.channel.close()
     for item in s.channel:
         s.items.append(item)
@@ -223,7 +226,7 @@ _PROGRAMS = (
         "a for loop takes all and ends",
         (fill_close_loop,),
         {"items": []},
-        lambda s: s.items == [1, 2],
+        lambda s: s.items == [0, None],
         capacity=2,
     ),
     _Program(

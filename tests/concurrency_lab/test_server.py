@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 
 import psutil
@@ -375,6 +376,38 @@ def test_a_server_that_hangs_at_its_start_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(server_module, "_START_LIMIT", 0.5)
     with pytest.raises(RuntimeError, match="no answer within 0.5 s"):
         LocalServer().start()
+
+
+COARSE = """
+import asyncio, runpy, sys, time
+
+fine, info = time.monotonic, time.get_clock_info
+time.monotonic = lambda: fine() // 0.015625 * 0.015625
+
+def get_clock_info(name):
+    found = info(name)
+    if name == "monotonic":
+        found.resolution = 0.015625
+    return found
+
+time.get_clock_info = get_clock_info
+runpy.run_path({child!r}, run_name="__main__")
+"""
+
+
+def test_no_answer_comes_before_its_latency_where_the_clock_is_coarse(monkeypatch, tmp_path):
+    """As on Windows before Python 3.13; there asyncio's timers may end a tick too early."""
+    coarse = tmp_path / "coarse.py"
+    coarse.write_text(COARSE.format(child=str(server_module._CHILD)))
+    monkeypatch.setattr(server_module, "_CHILD", coarse)
+    with LocalServer(latency=0.01) as server, ThreadPoolExecutor(8) as pool:
+
+        def seconds(number):
+            begun = time.perf_counter()
+            fetch(server.url_for(number))
+            return time.perf_counter() - begun
+
+        assert min(pool.map(seconds, range(80))) >= 0.01
 
 
 @pytest.mark.parametrize("latency", [-1, float("nan"), "soon", None])

@@ -122,6 +122,47 @@ def test_addresses_that_fail_are_tried_again_and_not_for_ever(chapter):
     assert calls == ["/"] * 3 and isinstance(crawl.statuses["/"], OSError)
 
 
+@pytest.mark.parametrize("nth", range(1, 6))
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_while_threads_are_being_started_leaves_none(chapter, monkeypatch, nth, after):
+    started = []
+
+    class Interrupted(threading.Thread):
+        def start(self):
+            started.append(self)
+            if len(started) == nth and not after:
+                raise KeyboardInterrupt
+            super().start()
+            if len(started) == nth:
+                raise KeyboardInterrupt
+
+    monkeypatch.setitem(chapter, "Thread", Interrupted)
+    with chapter["LocalSite"](pages=200, latency=0.002) as site:
+        crawl = chapter["Crawl"](site.start)
+        with pytest.raises(KeyboardInterrupt):
+            chapter["run"](crawl, 4)
+        for thread in started:
+            if thread.ident is not None:
+                thread.join(10)
+        assert not any(thread.is_alive() for thread in started)
+        assert sum(site.requested.values()) < 20  # nobody went on
+
+
+def test_the_owner_of_the_database_survives_a_cancelled_request_and_a_wrong_one():
+    names = {"__name__": "chapter"}
+    exec(source("imports", "database", "ask"), names)
+    requests = names["Queue"]()
+    owner = threading.Thread(target=names["database"], args=(requests,))
+    cancelled = names["ask"](requests, "select 1")
+    assert cancelled.cancel()
+    owner.start()
+    assert names["ask"](requests, "select wrong").exception(timeout=20) is not None
+    assert names["ask"](requests, "select 2").result(timeout=20) == [(2,)]
+    requests.put(None)
+    owner.join(20)
+    assert not owner.is_alive()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_ends_the_crawl_its_threads_and_the_server(tmp_path):
     script = tmp_path / "crawl.py"

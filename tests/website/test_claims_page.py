@@ -242,3 +242,9 @@ def test_chapter_figure(built_book, edition, alt, caption):
     svg = (built_book / f"_build/site/{edition}/{source}").read_text("utf-8")
     assert svg.startswith("<svg") and "0072b2" in svg
     assert source in page(built_book, edition, f"notebooks/{edition}/01-squares")
+
+
+def test_a_chapters_unit_is_translated_for_one_too():
+    own = {"{} addresses": "주소 {}개", "{} workers": "워커 {}개"}
+    for unit, korean in (("1 address", "주소 1개"), ("1 worker", "워커 1개")):
+        assert lab.translate(unit, claims.words("ko", own)) == korean

@@ -434,3 +434,17 @@ def test_players_of_a_notebook_keep_their_styles_to_themselves(browser):
     # letters are not JupyterLab's shortcuts in here
     assert tab.locator("[data-lm-suppress-shortcuts=true]").count() == 2
     tab.close()
+
+
+def test_a_row_that_looks_like_a_phrase_is_translated_as_a_whole():
+    """ "a for loop waits for an item" is no thread that waits for something."""
+    data = {"overview": [["a for loop waits for an item", "146", "0", "ok"]]}
+    shown = player.exploration_bundle(data, "ko", {})["text/html"]
+    assert "for 문이 항목을 기다림" in shown
+
+
+def test_the_state_of_a_lock_inside_an_object_is_korean_in_the_outcomes():
+    outcomes = [["2", "ok", ["seen = Seen(lock=free, items=set())"]]]
+    data = {"summary": "2 schedules", "limits": [], "outcomes": outcomes, "failure": None}
+    shown = player.exploration_bundle(data, "ko", {})["text/html"]
+    assert "Seen(lock=풀려 있음, items=set())" in shown

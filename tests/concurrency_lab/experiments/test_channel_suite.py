@@ -220,9 +220,14 @@ MUTANTS = {
 """,
         "close wakes all who wait in get"),
     "any capacity": ("if capacity < 1:", "if False:", "no capacity below 1"),
+    "a negative capacity": ("if capacity < 1:", "if capacity == 0:", "no capacity below 1"),
     "loop ends when it is empty": (
         ITER, "    def __iter__(self):\n        while self._items:\n            yield self.get()\n",
         "a for loop waits for an item"),
+    "loop ends at an item that is not true": (
+        ITER,
+        "    def __iter__(self):\n        while item := self.get():\n            yield item\n",
+        "a for loop takes all and ends"),
     "loop ends at close": (
         ITER,
         "    def __iter__(self):\n        while not self._closed:\n            yield self.get()\n",
