@@ -53,6 +53,13 @@ class LocalServer:
         at_most: int | None = None,
     ) -> None:
         _check_latency("latency", latency)
+        for name, given in [("pages", pages), ("redirects", redirects), ("latencies", latencies)]:
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{name} maps paths, {{'/': ...}}; it is not {given!r}")
+        for name, given in [("pages", pages), ("redirects", redirects)]:
+            for path, text in (given or {}).items():
+                if not isinstance(text, str):
+                    raise TypeError(f"{name}[{path!r}] must be text, not {text!r}")
         for path, seconds in (latencies or {}).items():
             _check_latency(f"latency of {path!r}", seconds)
         _check_paths("pages", pages or ())
@@ -73,7 +80,9 @@ class LocalServer:
     def start(self) -> LocalServer:
         """Start the server, unless it runs; return it."""
         if self._stop is not None and self._stop.alive:
-            return self
+            if self._stop.peek()[2][0].poll() is None:
+                return self
+            self.close()  # its process has died: tidy up and begin anew
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CHILD)],
             stdin=subprocess.PIPE,

@@ -42,6 +42,13 @@ def make_too_small(s):
             s.ended = True
 
 
+def make_one(s):
+    try:
+        s.make(1)
+    except Exception as error:
+        s.error = error
+
+
 def put_x(s):
     s.channel.put("x")
 
@@ -356,10 +363,28 @@ def _look_at(channel: Any, closed: Any) -> None:
             raise TypeError(f"{name}.{text} cannot be called: {error}") from None
         except ValueError:
             pass  # Python does not know the signature
+    _look_at_constructor(channel)
+
+
+def _look_at_constructor(channel: type) -> None:
+    """Make a channel as the programs do, so that one that hangs is noticed."""
+    found: list[Exception | None] = []
+
+    def note(s: Shared) -> bool:
+        found.append(s.error)
+        return True
+
+    one = f"{channel.__name__}(1), a channel for one item,"
+    setup = partial(Shared, make=channel, error=None)
     try:
-        channel(1)
-    except Exception as error:
-        raise TypeError(f"{name}(1), a channel for one item, raised {error!r}") from error
+        made = explore(make_one, setup=setup, check=note, max_steps=_MOST_STEPS, time_limit=5)
+    except ExplorationError as error:
+        error.add_note(f"{one} was being made")
+        raise
+    if not made.ok:
+        raise TypeError(f"{one} did not come back:\n{made}")
+    for error in filter(None, found):
+        raise TypeError(f"{one} raised {error!r}") from error
 
 
 def _look_at_exception(channel: type, closed: type[Exception]) -> None:

@@ -132,6 +132,8 @@ def crawl_speeds(
     """
     if not workers or not limits or min(workers) < 1 or not latency > 0:
         raise ValueError("crawl_speeds needs workers, limits and a latency above 0 seconds")
+    if min((limit for limit in limits if limit is not None), default=1) < 1:
+        raise ValueError(f"a limit is at least 1 request at once, or None; not {list(limits)}")
     pairs = [
         (count, limit) for count in workers for limit in limits if limit is None or count >= limit
     ]
@@ -139,6 +141,8 @@ def crawl_speeds(
         raise ValueError("crawl_speeds compares: give at least two numbers of workers")
     timings = sweep(lambda pair: crawl(*pair), pairs, name="workers", budget=budget)
     requests = {timings.results(pair) for pair in pairs}
+    if not all(isinstance(made, int) and made > 0 for made in requests):
+        raise TypeError(f"crawl(workers, limit) returns how many requests it made, not {requests}")
     if len(requests) != 1:
         raise ValueError(
             f"the crawls made {', '.join(map(str, sorted(requests)))} requests: "

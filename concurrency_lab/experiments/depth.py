@@ -147,6 +147,8 @@ def plot_depths(
     """
     from concurrency_lab import figures
 
+    if not isinstance(records, Mapping):
+        raise TypeError('give each record a name: plot_depths({"no bound": depths})')
     if not records:
         raise ValueError("plot_depths needs at least one record")
     series = {}
@@ -232,14 +234,16 @@ def watch(
 
     Raises TypeError for what has no depth. What a read raises in between is raised at the end.
     """
+    if queues is not None and not isinstance(queues, Mapping):
+        raise TypeError("give each queue a name: watch(inbox=queue)")
     both = set(queues or ()) & set(named)
     if both:
         raise TypeError(f"two queues are called {both.pop()!r}")
     watched = {**(queues or {}), **named}
     if not watched:
         raise ValueError("watch needs a queue: watch(inbox=queue)")
-    if not every > 0:
-        raise ValueError(f"every is a time in seconds, more than 0; not {every}")
+    if not 0 < every <= 3600:
+        raise ValueError(f"every is a time in seconds, more than 0, at most an hour; not {every}")
     unknown = set(bounds or ()) - set(watched)
     if unknown:
         raise KeyError(f"a bound for {unknown.pop()!r}; there are {', '.join(map(str, watched))}")
@@ -254,7 +258,7 @@ def watch(
     except BaseException as error:
         problem = sampler.end()
         if problem is not None:
-            error.add_note(f"Besides, {problem}")
+            error.add_note(f"Besides, {problem!r}")
         raise
     problem = sampler.end()
     if problem is not None:
@@ -339,6 +343,8 @@ class _Sampler:
                 depth = read()
             except Exception as error:
                 error.add_note(f"while watch() read how many items are in {name!r}")
+                if isinstance(error, NotImplementedError):  # multiprocessing.Queue on macOS
+                    error.add_note(f"give a function that knows: watch({name}=lambda: ...)")
                 raise
             if not isinstance(depth, Real):
                 raise TypeError(f"the depth of {name!r} must be a number, not {depth!r}")

@@ -728,9 +728,16 @@ def controlled_world(
             _no_thread(self)
         real_start(self)
 
+    told = sys.unraisablehook
+
+    def tell(raised: Any) -> None:
+        if not issubclass(raised.exc_type, Stop):  # a generator that was left when its run ended
+            told(raised)
+
     libraries = [vars(module) for module in (threading, queue, time)]
     others = [vars(module) for module in list(sys.modules.values()) if _is_own_module(module)]
     try:
+        put(sys, "unraisablehook", tell)
         for namespace in {id(n): n for n in (*libraries, *namespaces, *others)}.values():
             for name, value in list(namespace.items()):
                 if replace(value) is not value:

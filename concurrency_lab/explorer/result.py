@@ -431,6 +431,9 @@ class Overview:
         self.explorations = dict(explorations)
 
     def __getitem__(self, name: str) -> Exploration:
+        if name not in self.explorations:
+            rows = "; ".join(map(repr, self.explorations))
+            raise KeyError(f"no program {name!r}; there are {rows}")
         return self.explorations[name]
 
     def rows(self) -> list[list[str]]:

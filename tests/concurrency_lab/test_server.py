@@ -436,3 +436,21 @@ def test_a_bad_path_is_refused():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         LocalServer(**arguments)
+
+
+def test_a_server_that_has_died_is_started_anew():
+    with LocalServer(latency=0) as server:
+        process = server._stop.peek()[2][0]
+        process.kill()
+        process.wait()
+        assert fetch(server.start().url_for(1)) > 0
+        assert server._stop.peek()[2][0].pid != process.pid
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"pages": ["/"]}, {"pages": {"/": b"x"}}, {"redirects": {"/a": 3}}, {"latencies": 0.1}],
+)
+def test_tables_of_the_wrong_kind_are_refused(arguments):
+    with pytest.raises(TypeError, match="maps paths|must be text"):
+        LocalServer(**arguments)

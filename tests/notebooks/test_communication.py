@@ -241,3 +241,37 @@ def test_the_channel_in_real_threads_delivers_everything_once(channels):
             assert numbers == sorted(numbers)
     with pytest.raises(channels.Closed):
         channel.put(1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_the_pipeline_and_its_threads(tmp_path):
+    script = tmp_path / "pipes.py"
+    script.write_text(
+        source("imports", "stage", "pipeline-parts", "pipeline")
+        + """
+
+def told(server, name, seconds, item, ask=ask_server):
+    if name == "store" and item == 3:  # under way
+        print("working", flush=True)
+    return ask(server, name, seconds, item)
+
+ask_server = told
+try:
+    with LocalServer() as server:
+        pipeline(server)
+except KeyboardInterrupt:
+    print("stopped", threading.active_count(), flush=True)
+""",
+        encoding="utf-8",
+    )
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(2)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert output.split()[0] == "stopped" and process.returncode == 0, errors
+    assert "Traceback" not in errors

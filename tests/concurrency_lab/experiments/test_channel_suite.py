@@ -553,3 +553,39 @@ def test_in_a_notebook_the_class_stands_in_a_cell():
     assert first == "True"
     assert second.startswith("('close wakes all who wait in get',)")
     assert "self._not_empty.wait()" in second  # the schedule shows the lines of the cell
+
+
+class Waits(Channel):
+    def __init__(self, capacity):
+        lock = Lock()
+        lock.acquire()
+        lock.acquire()
+
+
+class Spins(Channel):
+    def __init__(self, capacity):
+        while True:
+            pass
+
+
+def test_a_channel_whose_making_does_not_end_is_noticed():
+    with pytest.raises(TypeError, match=r"Waits\(1\), a channel for one item, did not come back"):
+        examine(Waits)
+    with pytest.raises(TypeError, match=r"Spins\(1\), a channel for one item, did not come back"):
+        examine(Spins)
+
+
+def test_a_generator_that_is_left_by_break_prints_nothing(capfd):
+    looped = SOURCE.replace(
+        ITER,
+        "    def __iter__(self):\n        while True:\n            try:\n"
+        "                yield self.get()\n            except Closed:\n                return\n",
+    )
+    assert ITER in SOURCE
+    assert examine(made(looped, "looped")).ok
+    assert capfd.readouterr().err == ""
+
+
+def test_an_unknown_row_is_refused_with_the_names(report):
+    with pytest.raises(KeyError, match="no program 'nothing lost'; there are .*'closed twice'"):
+        report["nothing lost"]

@@ -64,6 +64,15 @@ def test_crawls_that_found_different_things_are_not_compared():
         crawl_speeds(lambda workers, limit: workers, workers=(1, 2), latency=0.01, budget=0.01)
 
 
+@pytest.mark.parametrize("made", [None, 0, [1]])
+def test_a_crawl_that_does_not_say_how_many_requests_it_made_is_refused(made):
+    def crawl(workers, limit):
+        return tuple(made) if isinstance(made, list) else made
+
+    with pytest.raises(TypeError, match="returns how many requests it made"):
+        crawl_speeds(crawl, workers=(1, 2), latency=0.01, budget=0.01)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -71,11 +80,12 @@ def test_crawls_that_found_different_things_are_not_compared():
         {"workers": (0, 1)},
         {"workers": (1, 2), "latency": 0},
         {"workers": (1, 2), "limits": ()},
+        {"workers": (1, 2), "limits": (None, 0)},
         {"workers": (1,)},
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments):
-    with pytest.raises(ValueError, match="crawl_speeds"):
+    with pytest.raises(ValueError, match="crawl_speeds|a limit is at least 1"):
         crawl_speeds(lambda workers, limit: 1, **{"latency": 0.01} | arguments)
 
 

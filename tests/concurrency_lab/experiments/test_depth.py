@@ -301,3 +301,24 @@ def test_a_long_record_is_drawn_with_few_points_that_keep_its_extremes():
     assert len(xs) == len(kept) <= 404
     assert xs == sorted(xs) and xs[0] == 0 and xs[-1] == 99.999
     assert max(kept) == 1000 and kept[-1] == -3
+
+
+def test_what_is_given_without_a_name_is_refused_with_a_hint():
+    with pytest.raises(TypeError, match=r"give each queue a name: watch\(inbox=queue\)"):
+        with watch(queue.Queue()):
+            pass
+    with watch(jobs=queue.Queue()) as record:
+        pass
+    with pytest.raises(TypeError, match="give each record a name"):
+        plot_depths(record)
+
+
+def test_a_queue_that_does_not_know_its_depth_gets_a_hint():
+    class LikeOnMacOS:
+        def qsize(self):
+            raise NotImplementedError
+
+    with pytest.raises(NotImplementedError) as caught:
+        with watch(jobs=LikeOnMacOS()):
+            pass
+    assert any("watch(jobs=lambda: ...)" in note for note in caught.value.__notes__)
