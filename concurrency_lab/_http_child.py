@@ -107,7 +107,7 @@ class Server:
                 raise ValueError
         except ValueError:
             return 400, "", b"latency is in seconds, size in bytes\n"
-        await wait(latency)
+        await asyncio.sleep(latency)
         if path in self.redirects:
             location = quote(self.redirects[path], safe="/?&=%:;,@+!$'()*~#")
             return 302, f"Location: {location}\r\n", b"it is elsewhere\n"
@@ -139,15 +139,9 @@ def leave_with_parent(parent):
     return None if os.name == "nt" else parent
 
 
-async def wait(seconds):
-    """Sleep, not a moment less: where a loop's clock ticks coarsely, its timers end early."""
-    end = time.perf_counter() + seconds
-    while (left := end - time.perf_counter()) > 0:
-        await asyncio.sleep(left)
-
-
 async def main():
-    # Windows' monotonic clock ticks every 16 ms before Python 3.13, longer than many latencies.
+    # Windows' monotonic clock ticks every 16 ms before Python 3.13, longer than many latencies,
+    # and a loop's timers may end a tick early.
     loop = asyncio.get_running_loop()
     loop.time = time.perf_counter
     loop._clock_resolution = time.get_clock_info("perf_counter").resolution

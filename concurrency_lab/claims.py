@@ -193,7 +193,9 @@ def render_html(claim: Mapping[str, str], words: Mapping[str, str] | None = None
 
 
 def translate(text: str, words: Mapping[str, str]) -> str:
-    """``text`` by the first phrase of ``words`` that it is made of, and what fills its gaps."""
+    """``text`` as it stands in ``words``, or by the first phrase there that it is made of."""
+    if text in words:
+        return words[text]
     for phrase, translation in words.items():
         pattern = re.escape(phrase).replace(r"\{\}", "(.+)")
         if match := re.fullmatch(pattern, text, re.DOTALL):
@@ -313,8 +315,13 @@ def _short(value: float) -> str:
 
 def _with_unit(text: str, unit: str) -> str:
     if text == "1" and len(unit) > 3 and unit.endswith("s"):
-        unit = unit[:-2] if unit.endswith("sses") else unit[:-1]
+        unit = singular(unit)
     return f"{text} {unit}" if unit else text
+
+
+def singular(unit: str) -> str:
+    """Of a unit in the plural: "cores" is "core", "addresses" is "address"."""
+    return unit[:-2] if unit.endswith("sses") else unit[:-1]
 
 
 def _scaled(unit: str, *values: float) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,18 +53,9 @@ class LocalServer:
         at_most: int | None = None,
     ) -> None:
         _check_latency("latency", latency)
-        for name, given in [("pages", pages), ("redirects", redirects), ("latencies", latencies)]:
-            if given is not None and not isinstance(given, Mapping):
-                raise TypeError(f"{name} maps paths, {{'/': ...}}; it is not {given!r}")
-        for name, given in [("pages", pages), ("redirects", redirects)]:
-            for path, text in (given or {}).items():
-                if not isinstance(text, str):
-                    raise TypeError(f"{name}[{path!r}] must be text, not {text!r}")
-        for path, seconds in (latencies or {}).items():
-            _check_latency(f"latency of {path!r}", seconds)
-        _check_paths("pages", pages or ())
-        _check_paths("latencies", latencies or ())
-        _check_paths("redirects", [*(redirects or {}).keys(), *(redirects or {}).values()])
+        _check_table("pages", pages, _check_text)
+        _check_table("redirects", redirects, _check_path)
+        _check_table("latencies", latencies, _check_latency)
         if both := (pages or {}).keys() & (redirects or {}).keys():
             raise ValueError(f"{min(both)!r} is a page and a redirect; it can be one of them only")
         if at_most is not None and not (isinstance(at_most, int) and at_most >= 1):
@@ -75,15 +66,16 @@ class LocalServer:
         self.latencies = dict(latencies or {})
         self.at_most = at_most
         self._url: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stop: weakref.finalize | None = None
 
     def start(self) -> LocalServer:
         """Start the server, unless it runs; return it."""
-        if self._stop is not None and self._stop.alive:
-            if self._stop.peek()[2][0].poll() is None:
+        if self._url is not None:
+            if self._process.poll() is None:
                 return self
             self.close()  # its process has died: tidy up and begin anew
-        process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -126,7 +118,8 @@ class LocalServer:
     def url(self) -> str:
         """The server's address, without a slash at the end: "http://127.0.0.1:50123"."""
         if self._url is None:
-            raise RuntimeError("the server is not running: use `with LocalServer() as server:`")
+            use = f"`with {type(self).__name__}() as ...:`"
+            raise RuntimeError(f"the server is not running: use {use}")
         return self._url
 
     def url_for(
@@ -180,10 +173,25 @@ def _check_latency(name: str, seconds: float) -> None:
         raise ValueError(f"{name} must be 0 to 3600 seconds, not {seconds!r}")
 
 
-def _check_paths(name: str, paths: Iterable[str]) -> None:
-    for path in paths:
-        if not path.startswith("/"):
-            raise ValueError(f"paths of {name} start with '/': {path!r} does not")
+def _check_text(name: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be text, not {text!r}")
+
+
+def _check_path(name: str, path: str) -> None:
+    _check_text(name, path)
+    if not path.startswith("/"):
+        raise ValueError(f"{name} must be a path, which starts with '/'; {path!r} does not")
+
+
+def _check_table(name: str, table: Any, check: Callable[[str, Any], None]) -> None:
+    if table is None:
+        return
+    if not isinstance(table, Mapping):
+        raise TypeError(f"{name} maps paths, {{'/': ...}}; it is not {table!r}")
+    for path, value in table.items():
+        _check_path(f"each key of {name}", path)
+        check(f"{name}[{path!r}]", value)
 
 
 def _apart() -> dict[str, Any]:

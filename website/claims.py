@@ -29,7 +29,7 @@ from docutils.parsers.rst import directives
 from nbformat import NotebookNode
 from sphinx.util.docutils import SphinxDirective
 
-from concurrency_lab.claims import MIME_TYPE, outcome, render_html, translate
+from concurrency_lab.claims import MIME_TYPE, outcome, render_html, singular, translate
 from website import Problem, player
 from website.notebooks import cache_of, executed, name_of, read, record
 
@@ -95,8 +95,7 @@ def words(edition: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
             if translation:
                 found.setdefault(phrase, translation)
                 if phrase.endswith("s"):  # "1 core", "1 address"
-                    one = phrase[:-2] if phrase.endswith("sses") else phrase[:-1]
-                    found.setdefault(one, translation)
+                    found.setdefault(singular(phrase), translation)
     return found
 
 
@@ -178,10 +177,8 @@ def localise(claim: Mapping[str, str], edition: str, own: Mapping[str, str] | No
     The verdict stays as it is. Text without a translation stays English.
     """
     known = words(edition, own)
-    exact = own or {}
     return {
-        key: value if key == "verdict" else exact.get(value) or translate(value, known)
-        for key, value in claim.items()
+        key: value if key == "verdict" else translate(value, known) for key, value in claim.items()
     }
 
 

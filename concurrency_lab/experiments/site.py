@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPException
-from types import TracebackType
 from urllib.parse import quote, urljoin, urlsplit
 
 from concurrency_lab.server import LocalServer
@@ -125,13 +124,13 @@ class _Reader(HTMLParser):
             self.title.append(data)
 
 
-class LocalSite:
-    """A web site of linked pages, served on this machine by a `LocalServer` of its own.
+class LocalSite(LocalServer):
+    """A web site of linked pages, served on this machine by a process of its own.
 
         with LocalSite(pages=50) as site:
-            page = fetch(site.start)
+            page = fetch(site.home)
 
-    Everything can be reached from `site.start`, over sections and lists, in few steps. Links
+    Everything can be reached from `site.home`, over sections and lists, in few steps. Links
     repeat, are relative (`../north/`), have fragments (`#top`) or lead to other hosts and to mail
     addresses. Besides the `pages` there are `broken` addresses that answer 404, `redirects` that
     answer 302 and lead to ordinary pages, and `loop` addresses that redirect in a circle.
@@ -169,82 +168,25 @@ class LocalSite:
         if not (isinstance(latency, int | float) and 0 <= latency <= 60):
             raise ValueError(f"latency must be 0 to 60 seconds, not {latency!r}")
         plan = _Plan(pages, broken, redirects, loop, random.Random(seed))
-        self.addresses: dict[str, int] = plan.addresses
-        self.depth: int = plan.depth()
-        self.latency = latency
         latencies = plan.latencies(latency)
-        self.total_latency: float = sum(latencies.values())
-        self._server = LocalServer(
+        super().__init__(
             latency,
             pages=plan.html(),
             redirects=plan.redirects,
             latencies=latencies,
             at_most=at_most,
         )
-
-    def open(self) -> LocalSite:
-        """Start the server, unless it runs; return the site. `with` does it by itself."""
-        self._server.start()
-        return self
-
-    def close(self) -> None:
-        """End the server. May be called again."""
-        self._server.close()
-
-    def __enter__(self) -> LocalSite:
-        return self.open()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        self.addresses: dict[str, int] = plan.addresses
+        self.depth: int = plan.depth()
+        self.total_latency: float = sum(latencies.values())
 
     @property
-    def start(self) -> str:
+    def home(self) -> str:
         """The address of the start page: "http://127.0.0.1:50123/"."""
         return self.url_for("/")
 
-    def url_for(self, path: str) -> str:
-        """Return the absolute address of a path such as "/birds/"."""
-        if not (isinstance(path, str) and path.startswith("/")):
-            raise ValueError(f"a path starts with '/', and {path!r} does not")
-        return self._running().url + path
-
-    @property
-    def requested(self) -> Counter[str]:
-        """How many requests have come for each path so far; 0 for a path without any."""
-        return self._running().requested
-
-    @property
-    def refused(self) -> int:
-        """How many requests have got status 429 so far, because of `at_most`."""
-        return self._running().refused
-
-    @property
-    def most_at_once(self) -> int:
-        """The greatest number of requests that the server held at the same time so far."""
-        return self._running().most_at_once
-
-    def forget(self) -> None:
-        """Set all statistics to zero, for the next crawl."""
-        self._running().forget()
-
-    def _running(self) -> LocalServer:
-        try:
-            _ = self._server.url
-        except RuntimeError:
-            hint = "use `with LocalSite() as site:`"
-            raise RuntimeError(f"the site is not being served: {hint}") from None
-        return self._server
-
     def __repr__(self) -> str:
-        try:
-            where = self.start
-        except RuntimeError:
-            where = "not being served"
+        where = "not running" if self._url is None else self.home
         return f"<LocalSite {where}, {len(self.addresses)} addresses, depth {self.depth}>"
 
 

@@ -480,8 +480,8 @@ def render_html(data: Mapping[str, Any], words: Mapping[str, str] | None = None)
     """HTML of an exploration from its `MIME_TYPE` data, in the language of ``words``."""
     words = words or {}
 
-    def say(text: str) -> str:  # a whole text before the phrases that it may be made of
-        return html.escape(words.get(text) or translate_value(translate(text, words), words))
+    def say(text: str) -> str:
+        return html.escape(translate_value(translate(text, words), words))
 
     if "schedule" in data:
         return f'<div class="exploration">{render_schedule(data["schedule"], words)}</div>'

@@ -40,7 +40,7 @@ def chapter(monkeypatch):
 @pytest.mark.parametrize("workers", [1, 2, 8, 40])
 def test_the_crawler_asks_for_each_address_once_and_finds_all(chapter, workers):
     with chapter["LocalSite"](pages=120, latency=0.002) as site:
-        crawl = chapter["run"](chapter["Crawl"](site.start), workers)
+        crawl = chapter["run"](chapter["Crawl"](site.home), workers)
         assert site.requested == dict.fromkeys(site.addresses, 1)
         expected = {site.url_for(path): status for path, status in site.addresses.items()}
     assert crawl.statuses == expected
@@ -48,13 +48,13 @@ def test_the_crawler_asks_for_each_address_once_and_finds_all(chapter, workers):
 
 def test_alone_and_together_find_the_same(chapter):
     with chapter["LocalSite"](pages=60, latency=0) as site:
-        alone = chapter["crawl_alone"](site.start)
-        assert chapter["run"](chapter["Crawl"](site.start), 6).statuses == alone
+        alone = chapter["crawl_alone"](site.home)
+        assert chapter["run"](chapter["Crawl"](site.home), 6).statuses == alone
 
 
 def test_a_polite_crawler_is_never_refused(chapter):
     with chapter["LocalSite"](pages=80, latency=0.004, at_most=3) as site:
-        chapter["run"](chapter["Crawl"](site.start), 12, chapter["politely"](3))
+        chapter["run"](chapter["Crawl"](site.home), 12, chapter["politely"](3))
         assert site.refused == 0 and 2 <= site.most_at_once <= 3
 
 
@@ -68,7 +68,7 @@ def test_a_page_that_fails_is_noted_and_does_not_stop_the_crawl(chapter, error):
         return fetch(address)
 
     with chapter["LocalSite"](pages=80, latency=0) as site:
-        crawl = chapter["run"](chapter["Crawl"](site.start), 5, fails_sometimes)
+        crawl = chapter["run"](chapter["Crawl"](site.home), 5, fails_sometimes)
     failed = {address for address, status in crawl.statuses.items() if status is error}
     assert failed and all("south" in address for address in failed)
     assert set(crawl.statuses) == crawl.seen.items
@@ -85,7 +85,7 @@ def test_a_crawl_whose_every_request_fails_ends(chapter):
 def test_a_stopped_crawl_says_what_is_left_and_can_be_stopped_before_it_begins(chapter):
     fetch = chapter["fetch"]
     with chapter["LocalSite"](pages=80, latency=0) as site:
-        crawl = chapter["Crawl"](site.start)
+        crawl = chapter["Crawl"](site.home)
 
         def stops_at_ten(address):
             if len(crawl.statuses) >= 10:
@@ -96,7 +96,7 @@ def test_a_stopped_crawl_says_what_is_left_and_can_be_stopped_before_it_begins(c
         assert 10 <= len(crawl.statuses) <= 14  # those that had begun are finished
         assert set(crawl.statuses) < crawl.seen.items
         assert max(site.requested.values()) == 1
-        early = chapter["Crawl"](site.start)
+        early = chapter["Crawl"](site.home)
         early.stopping.set()
         assert chapter["run"](early, 4).statuses == {}
 
@@ -138,7 +138,7 @@ def test_an_interrupt_while_threads_are_being_started_leaves_none(chapter, monke
 
     monkeypatch.setitem(chapter, "Thread", Interrupted)
     with chapter["LocalSite"](pages=200, latency=0.002) as site:
-        crawl = chapter["Crawl"](site.start)
+        crawl = chapter["Crawl"](site.home)
         with pytest.raises(KeyboardInterrupt):
             chapter["run"](crawl, 4)
         for thread in started:
@@ -173,8 +173,8 @@ def test_ctrl_c_ends_the_crawl_its_threads_and_the_server(tmp_path):
 site = LocalSite(pages=2000, latency=0.05)
 try:
     with site:
-        crawl = Crawl(site.start)
-        print(site._server._stop.peek()[2][0].pid, flush=True)
+        crawl = Crawl(site.home)
+        print(site._process.pid, flush=True)
         calls = iter(range(1_000_000))
 
         def told(address):
