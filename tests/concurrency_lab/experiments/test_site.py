@@ -10,7 +10,6 @@ from http.client import HTTPConnection
 import psutil
 import pytest
 
-from concurrency_lab.experiments import site as site_module
 from concurrency_lab.experiments.site import LocalSite, Page, fetch
 from concurrency_lab.server import LocalServer
 
