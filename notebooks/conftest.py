@@ -19,6 +19,7 @@ NOT_COMPARED = (
     "application/vnd.concurrency-lab.claim+json",
     "application/vnd.concurrency-lab.exploration+json",
     "application/vnd.concurrency-lab.schedules+json",
+    "application/vnd.concurrency-lab.arrivals+json",
 )
 
 

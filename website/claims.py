@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 from sphinx.util.docutils import SphinxDirective
 
 from concurrency_lab.claims import MIME_TYPE, outcome, render_html, singular, translate
-from website import Problem, player
+from website import Problem, arrivals, player
 from website.notebooks import cache_of, executed, name_of, read, record
 
 VERDICTS = ("holds", "fails", "not measured", "not applicable")
@@ -210,6 +210,7 @@ _BUNDLES = {
     MIME_TYPE: bundle,
     player.MIME_TYPE: player.bundle,
     player.EXPLORATION: player.exploration_bundle,
+    arrivals.MIME_TYPE: arrivals.bundle,
 }
 
 

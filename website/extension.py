@@ -24,6 +24,8 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.locale import get_translation
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -309,16 +311,37 @@ def first_sentences(doctree: nodes.document) -> str:
 
 
 def notebook_facts(app: Sphinx, pagename: str) -> dict | None:
-    """A chapter's notebook: where to download it, minutes to read and seconds to run."""
+    """A chapter's notebook: where to download it, its number, minutes to read, seconds to run."""
     source = Path(app.env.doc2path(pagename)) if pagename in app.env.found_docs else None
     if source is None or source.suffix != ".ipynb":
         return None
     course = json.loads(source.read_text("utf-8"))["metadata"].get("course", {})
     return {
         "file": posixpath.join("notebooks", source.name),
+        "chapter": course.get("chapter"),
         "minutes": course.get("reading_minutes"),
         "seconds": course.get("running_seconds"),
     }
+
+
+def number_chapters(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Give each chapter the number in its metadata: Sphinx counts those that are written by now.
+
+    Returns the pages to write, as an `env-get-updated` listener does.
+    """
+    changed = []
+    for page, numbers in env.toc_secnumbers.items():
+        chapter = (notebook_facts(app, page) or {}).get("chapter")
+        title = env.titles[page]
+        if chapter is None or not title.get("secnumber") or title["secnumber"][0] == chapter:
+            continue
+        for anchor, number in numbers.items():
+            numbers[anchor] = (chapter, *number[1:])
+        for entry in (title, *env.tocs[page].findall(nodes.reference)):
+            if entry.get("secnumber"):
+                entry["secnumber"] = [chapter, *entry["secnumber"][1:]]
+        changed.append(page)
+    return changed + TocTreeCollector().assign_figure_numbers(env)
 
 
 def inner_toc(toc: str) -> str:
@@ -341,6 +364,7 @@ def setup(app: Sphinx) -> dict:
         (lambda translator, node: render_math(translator, node, True), None),
     )
     app.connect("config-inited", configure)
+    app.connect("env-get-updated", number_chapters, priority=600)  # after Sphinx has counted
     app.connect("doctree-resolved", index_compounds)
     app.connect("html-page-context", page_context, priority=900)
     app.setup_extension("website.claims")
