@@ -214,8 +214,9 @@ def _run(
             overrun = True
         finally:
             ended = time.perf_counter()
+            until_then = os.fstat(errors.fileno()).st_size
             _kill_tree(process, mark)
-    return _outcome(folder, process.returncode, overrun, began, ended)
+    return _outcome(folder, process.returncode, overrun, began, ended, until_then)
 
 
 def _own_session() -> dict[str, Any]:
@@ -227,34 +228,42 @@ def _own_session() -> dict[str, Any]:
 def _kill_tree(process: subprocess.Popen[bytes], mark: str) -> None:
     """Kill the child and all that it started, wherever they went.
 
-    Those that left the session are found by a variable that they inherited.
+    Python's resource trackers are not killed but waited for: when all others have gone, they
+    remove the shared memory and the semaphores that are left, and end.
     """
-    if os.name != "nt":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
     limit = time.monotonic() + 5
-    while (left := list(_marked(mark))) and time.monotonic() < limit:
+    while left := list(_family(process.pid, mark)):
+        late = time.monotonic() > limit
         for other in left:
             with contextlib.suppress(psutil.Error):
-                other.kill()
+                if late or "resource_tracker" not in " ".join(other.cmdline()):
+                    other.kill()
+        if late:
+            return
         time.sleep(0.01)  # then look again: one may have started another meanwhile
 
 
-def _marked(mark: str) -> Iterable[psutil.Process]:
+def _family(group: int, mark: str) -> Iterable[psutil.Process]:
+    """Those that still run of the child's process group, and that inherited its variable."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(_MARK) == mark:  # a zombie has no environment
+            if os.name != "nt" and os.getpgid(process.pid) == group:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+            elif process.environ().get(_MARK) == mark:  # a zombie has no environment
                 yield process
 
 
-def _outcome(folder: Path, code: int, overrun: bool, began: float, ended: float) -> Outcome:
-    def text(name: str) -> str:
+def _outcome(
+    folder: Path, code: int, overrun: bool, began: float, ended: float, until_then: int
+) -> Outcome:
+    def text(name: str, size: int | None = None) -> str:
         file = folder / name
         if not file.exists():
             return ""
-        return file.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+        return file.read_bytes()[:size].decode("utf-8", "replace").replace("\r\n", "\n")
 
     def cut(found: str) -> str:
         more = len(found) - _LONGEST
@@ -268,7 +277,8 @@ def _outcome(folder: Path, code: int, overrun: bool, began: float, ended: float)
     result = folder / "result"
     return Outcome(
         output=cut(text("output")),
-        errors=_without_paths(cut(text("errors")), paths),
+        # What is written while a run that hung is being tidied up was not caused by the code.
+        errors=_without_paths(cut(text("errors", until_then if timed_out else None)), paths),
         exit_code=None if timed_out or name else code,
         signal=name,
         timed_out=timed_out,

@@ -349,3 +349,50 @@ def test_what_the_child_keeps_in_the_temporary_folder_goes_with_it():
 def test_something_that_is_no_code_is_refused():
     with pytest.raises(TypeError, match="source code"):
         run_isolated(5)
+
+
+def in_shared_memory():
+    folder = Path("/dev/shm")
+    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+
+
+needs_folder = pytest.mark.skipif(
+    not Path("/dev/shm").is_dir(), reason="this system does not list its shared memory"
+)
+FORGETFUL = """
+from multiprocessing.shared_memory import SharedMemory
+print(SharedMemory(create=True, size=1000).name)
+"""
+STUCK = """
+import multiprocessing, time
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    locks = [context.Lock() for _ in range(3)]
+    block = multiprocessing.shared_memory.SharedMemory(create=True, size=1000)
+    child = context.Process(target=time.sleep, args=(600,))
+    child.start()
+    print(block.name, *(lock._semlock.name for lock in locks if lock._semlock.name))
+    child.join()
+""".replace("import multiprocessing", "import multiprocessing.shared_memory")
+
+
+@needs_folder
+def test_shared_memory_that_the_code_forgot_is_removed_and_python_says_so():
+    before = in_shared_memory()
+    outcome = run_isolated(FORGETFUL, timeout=LONG)
+    assert outcome.exit_code == 0
+    name = outcome.output.strip().lstrip("/")
+    assert name and name not in in_shared_memory() and name not in before
+    assert "leaked shared_memory" in outcome.errors
+
+
+@needs_folder
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_nothing_is_left_in_shared_memory_by_code_that_hangs(method, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)  # the forkserver's socket needs a short path
+    outcome = run_isolated(STUCK.format(method=method), timeout=4)
+    names = outcome.output.split()
+    assert outcome.timed_out and len(names) == (1 if method == "fork" else 4)
+    names = {name.lstrip("/") for name in names}
+    assert not [file for file in in_shared_memory() if file.removeprefix("sem.") in names]
+    assert "leaked" not in outcome.errors  # that was our doing
