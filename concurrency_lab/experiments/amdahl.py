@@ -32,6 +32,15 @@ def _check(parallel: float, cores: float) -> None:
         raise ValueError(f"cores must be more than 0, not {cores}")
 
 
+def too_few_cores(cores: Sample, needed: float) -> str | None:
+    """A reason if the median of the effective cores is less than `needed`."""
+    from concurrency_lab.claims import number
+
+    if cores.median >= needed:
+        return None
+    return f"only {number(cores.median)} effective cores were to be had"
+
+
 @dataclass(frozen=True)
 class Points:
     """Measured speed-ups by parallel part, and the effective cores of the same minutes."""
@@ -42,11 +51,7 @@ class Points:
 
     def too_few_cores(self, needed: float) -> str | None:
         """A reason if fewer effective cores were to be had; for `claim(..., undecided=...)`."""
-        from concurrency_lab.claims import number
-
-        if self.cores.median >= needed:
-            return None
-        return f"only {number(self.cores.median)} effective cores were to be had"
+        return too_few_cores(self.cores, needed)
 
     def efficiency(self, parallel: float) -> Sample:
         """Measured speed-up over Amdahl's for the effective cores: 1 is all that they allow."""

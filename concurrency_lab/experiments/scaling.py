@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from concurrency_lab.experiments.amdahl import too_few_cores
 from concurrency_lab.experiments.costs import in_turns
 from concurrency_lab.load import SlowdownMeter
 from concurrency_lab.timing import Sample
@@ -59,7 +60,7 @@ class Scaling:
     def efficiency(self, n: int) -> Sample:
         """Speed-up over min(n, effective cores in the same round): 1 is all that there was.
 
-        As nothing is slower for want of a second core than a loop, cores count as at least 1.
+        Less than one effective core counts as one, because the loop needs one as well.
         """
         limits = [min(max(cores, 1.0), n) for cores in self._values[CORES]]
         pairs = zip(self.speedup(n).values, limits, strict=True)
@@ -67,11 +68,7 @@ class Scaling:
 
     def too_few_cores(self, needed: float) -> str | None:
         """A reason if fewer effective cores were to be had; for `claim(..., undecided=...)`."""
-        from concurrency_lab.claims import number
-
-        if self.effective.median >= needed:
-            return None
-        return f"only {number(self.effective.median)} effective cores were to be had"
+        return too_few_cores(self.effective, needed)
 
     def _of(self, n: int) -> list[float]:
         if n != 0 and n not in self.workers:
@@ -103,7 +100,7 @@ def plot_scaling(jobs: Mapping[str, Scaling], title: str | None = None) -> "Figu
     """Speed-ups of one or several jobs over the number of processes.
 
     A small dot for each round, a line through the medians; a dashed line where n processes are n
-    times as fast; a band between the least and most effective cores of the same time.
+    times as fast; a band for the 95 % interval of the effective cores, dotted their median.
     """
     from concurrency_lab import figures
 
@@ -115,9 +112,9 @@ def plot_scaling(jobs: Mapping[str, Scaling], title: str | None = None) -> "Figu
     muted = figures.PALETTE["muted"]
     cores = [job.effective for job in jobs.values()]
     ends = min(sample.low for sample in cores), max(sample.high for sample in cores)
-    axes.axhspan(*ends, color=figures.PALETTE["grey_soft"], lw=0, label="effective cores")
+    band = axes.axhspan(*ends, color=figures.PALETTE["grey_soft"], lw=0)
     middle = statistics.median(value for sample in cores for value in sample.values)
-    axes.axhline(middle, color=muted, linewidth=1.2, linestyle=":")
+    dotted = axes.axhline(middle, color=muted, linewidth=1.2, linestyle=":")
     counts = sorted({n for job in jobs.values() for n in job.workers})
     highest = ends[1]
     for number, (name, job) in enumerate(jobs.items()):
@@ -143,9 +140,8 @@ def plot_scaling(jobs: Mapping[str, Scaling], title: str | None = None) -> "Figu
     axes.set_xlabel("worker processes")
     axes.set_ylabel("times as fast as a loop")
     handles, labels = axes.get_legend_handles_labels()
-    order = [*range(1, len(handles) - 1), len(handles) - 1, 0]  # the jobs first
     figure.legend(
-        [handles[i] for i in order], [labels[i] for i in order],
+        [*handles, (band, dotted)], [*labels, "effective cores"],
         loc="outside lower center", ncols=3,
     )  # fmt: skip
     if title:
@@ -188,8 +184,8 @@ def scaling(
                 found = pools[n].map_async(task, items, chunksize).get(patience)
             except multiprocessing.TimeoutError:
                 raise RuntimeError(
-                    f"{n} worker processes did not do in {patience:.0f} s what a loop does: does "
-                    "the task wait for something, or end its process, or can workers not import it?"
+                    f"{n} worker processes did not do in {patience:.0f} s what a loop does: "
+                    "does the task wait for something, or can workers not import it?"
                 ) from None
             _compare(found, expected, n)
         cases: dict[Any, Callable[[], float]] = {LOOP: lambda: _looped(task, items)}

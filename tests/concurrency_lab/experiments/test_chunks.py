@@ -2,10 +2,8 @@ import itertools
 import multiprocessing
 import multiprocessing.pool
 import operator
-import threading
 import time
 
-import psutil
 import pytest
 
 from concurrency_lab import figures
@@ -47,30 +45,7 @@ BALANCE = Balance(
 )
 
 
-def workers_below():
-    """Processes below this one, but for those that Python itself keeps."""
-    me = psutil.Process()
-    found = set(me.children(recursive=True))
-    for child in me.children():
-        try:
-            command = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if "forkserver" in command or "resource_tracker" in command:
-            found.discard(child)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nobody_stays():
-    processes, threads = workers_below(), threading.active_count()
-    yield
-    end = time.monotonic() + 10
-    while (left := workers_below() - processes) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not left
-    assert not multiprocessing.active_children()
-    assert threading.active_count() == threads
+pytestmark = pytest.mark.usefixtures("no_child_left")
 
 
 # Overhead

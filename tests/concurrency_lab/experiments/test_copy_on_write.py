@@ -1,44 +1,22 @@
-import contextlib
 import gc
 import subprocess
 import sys
-import tempfile
-import uuid
 
-import psutil
 import pytest
 
-from concurrency_lab import figures, isolation
+from concurrency_lab import figures
 from concurrency_lab.experiments.copy_on_write import CASES, PAGE, Copies, copy_on_write
 from concurrency_lab.isolation import run_isolated
 
 SIZE = 20  # MiB
 linux = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux only")
+pytestmark = pytest.mark.usefixtures("no_run_left", "collector_as_before")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def marked(tmp_path_factory):
-    """The processes and folders of these tests can be told from those of others."""
-    mark, folder = uuid.uuid4().hex, tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        patch.setenv("COPY_ON_WRITE_TEST", mark)
-        yield mark, folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(marked):
+@pytest.fixture
+def collector_as_before():
     frozen = gc.get_freeze_count()  # some Pythons begin with a few hundred
     yield
-    mark, folder = marked
-    left = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            variables = process.environ()
-            if isolation._MARK in variables and variables.get("COPY_ON_WRITE_TEST") == mark:
-                left.append(process)
-    assert not left
-    assert not list(folder.iterdir())
     assert gc.isenabled() and gc.get_freeze_count() == frozen
 
 

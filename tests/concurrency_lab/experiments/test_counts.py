@@ -1,15 +1,10 @@
-import contextlib
 import multiprocessing
 import subprocess
-import tempfile
 import time
-import uuid
-from pathlib import Path
 
-import psutil
 import pytest
 
-from concurrency_lab import figures, isolation
+from concurrency_lab import figures
 from concurrency_lab.claims import evaluate
 from concurrency_lab.experiments.counts import (
     GET_LOCK,
@@ -24,39 +19,7 @@ from concurrency_lab.isolation import run_isolated
 METHODS = multiprocessing.get_all_start_methods()
 
 
-def shared_memory():
-    """What `multiprocessing` keeps the shared numbers and locks in, while it has a name."""
-    found = Path("/dev/shm").glob("*")  # nothing, where there is no such folder
-    return {path.name for path in found if path.name.startswith(("pym-", "sem.mp-"))}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def marked(tmp_path_factory):
-    """The processes and folders of these tests can be told from those of others."""
-    mark, folder = uuid.uuid4().hex, tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        patch.setenv("COUNTS_TEST", mark)
-        yield mark, folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(marked):
-    before = shared_memory()
-    yield
-    mark, folder = marked
-    left = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            variables = process.environ()
-            if isolation._MARK in variables and variables.get("COUNTS_TEST") == mark:
-                left.append(process)
-    assert not left
-    assert not list(folder.iterdir())
-    limit = time.monotonic() + 5  # other programs make such names too, and take them away
-    while (more := shared_memory() - before) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert not more
+pytestmark = pytest.mark.usefixtures("no_run_left")
 
 
 @pytest.mark.parametrize("method", METHODS)

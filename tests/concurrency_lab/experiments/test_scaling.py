@@ -10,7 +10,6 @@ import types
 from functools import partial
 
 import numpy
-import psutil
 import pytest
 
 from concurrency_lab import figures, workloads
@@ -36,30 +35,7 @@ MADE_UP = Scaling(
 )
 
 
-def workers_below():
-    """Processes below this one, but for those that Python itself keeps."""
-    me = psutil.Process()
-    found = set(me.children(recursive=True))
-    for child in me.children():
-        try:
-            command = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if "forkserver" in command or "resource_tracker" in command:
-            found.discard(child)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nobody_stays():
-    processes, threads = workers_below(), threading.active_count()
-    yield
-    end = time.monotonic() + 10
-    while (left := workers_below() - processes) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not left
-    assert not multiprocessing.active_children()
-    assert threading.active_count() == threads
+pytestmark = pytest.mark.usefixtures("no_child_left")
 
 
 def hang_in_a_worker(item):

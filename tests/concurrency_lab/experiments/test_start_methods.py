@@ -1,15 +1,10 @@
-import contextlib
 import html
 import multiprocessing
 import re
 import subprocess
-import tempfile
-import uuid
 
-import psutil
 import pytest
 
-from concurrency_lab import isolation
 from concurrency_lab.experiments import start_methods
 from concurrency_lab.experiments.start_methods import (
     HEAD,
@@ -27,28 +22,7 @@ LONG = 120  # a limit that is not reached, however loaded the machine is
 HERE = [method for method in METHODS if method in multiprocessing.get_all_start_methods()]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def marked(tmp_path_factory):
-    """The processes and folders of these tests can be told from those of others."""
-    mark, folder = uuid.uuid4().hex, tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        patch.setenv("START_METHODS_TEST", mark)
-        yield mark, folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(marked):
-    yield
-    mark, folder = marked
-    left = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            variables = process.environ()
-            if isolation._MARK in variables and variables.get("START_METHODS_TEST") == mark:
-                left.append(process)
-    assert not left
-    assert not list(folder.iterdir())
+pytestmark = pytest.mark.usefixtures("no_run_left")
 
 
 def test_a_script_runs_under_every_start_method_and_its_children_do_too():
