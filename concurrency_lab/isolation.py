@@ -274,11 +274,12 @@ def _outcome(
     stacks = _readable(text("stacks"), text("threads"), folder / "isolated.py")
     timed_out = overrun or stacks.startswith("Timeout")
     name = None if timed_out else _signal_name(code)
+    # What is written while a run that hung is being tidied up was not caused by the code.
+    errors = text("errors", until_then if timed_out else None)
     result = folder / "result"
     return Outcome(
         output=cut(text("output")),
-        # What is written while a run that hung is being tidied up was not caused by the code.
-        errors=_without_paths(cut(text("errors", until_then if timed_out else None)), paths),
+        errors=_without_paths(_with_source(cut(errors), folder / "isolated.py"), paths),
         exit_code=None if timed_out or name else code,
         signal=name,
         timed_out=timed_out,
@@ -300,7 +301,6 @@ def _signal_name(code: int) -> str | None:
 def _readable(stacks: str, threads: str, script: Path) -> str:
     """Put names in place of numbers, add source lines, leave out how threads and child start."""
     names = dict(line.split(" ", 1) for line in threads.splitlines() if " " in line)
-    source = script.read_text(encoding="utf-8").splitlines() if script.exists() else []
 
     def named(found: re.Match[str]) -> str:
         name = names.get(found[2].lstrip("0"))
@@ -313,10 +313,21 @@ def _readable(stacks: str, threads: str, script: Path) -> str:
         if f'"{_CHILD}"' in line or re.search(r"threading\.py\", line \d+ in _bootstrap", line):
             continue
         lines.append(re.sub(r"^(T|Current t)hread 0x([0-9a-f]+) [^(]*\(", named, line))
-        place = re.search(r'"(.*)", line (\d+)', line)
-        if place and place[1] == str(script) and int(place[2]) <= len(source):
-            lines.append(f"    {source[int(place[2]) - 1].strip()}")
-    return "\n".join(lines).strip() + "\n" if lines else ""
+    return _with_source("\n".join(lines).strip() + "\n", script) if lines else ""
+
+
+def _with_source(text: str, script: Path) -> str:
+    """Add the line of source to each frame of the script that `faulthandler` wrote."""
+    if not script.exists():
+        return text
+    source = script.read_text(encoding="utf-8").splitlines()
+
+    def with_line(frame: re.Match[str]) -> str:
+        number = int(frame[1])
+        lines = [f"    {line.strip()}" for line in source[number - 1 : number]]
+        return "\n".join([frame[0], *lines])
+
+    return re.sub(rf'(?m)^ +File "{re.escape(str(script))}", line (\d+) in .*$', with_line, text)
 
 
 def _without_paths(text: str, folders: Iterable[str]) -> str:

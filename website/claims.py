@@ -79,7 +79,7 @@ and those of the claims page. A chapter's own words stand in its cells' metadata
 
 UNITS: dict[str, dict[str, str]] = {
     "en": {},
-    "ko": {"{} cores": "{}코어", "{} times": "{}배"},
+    "ko": {"{} cores": "{}코어", "{} times": "{}배", "{} processes": "프로세스 {}개"},
 }
 """For each edition, the units that several chapters use."""
 

@@ -396,3 +396,24 @@ def test_nothing_is_left_in_shared_memory_by_code_that_hangs(method, monkeypatch
     names = {name.lstrip("/") for name in names}
     assert not [file for file in in_shared_memory() if file.removeprefix("sem.") in names]
     assert "leaked" not in outcome.errors  # that was our doing
+
+
+def test_stacks_that_a_descendant_writes_show_the_source():
+    outcome = run_isolated(
+        """
+import faulthandler, subprocess, sys
+
+def here():
+    faulthandler.dump_traceback()
+
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, __file__, "child"])
+else:
+    here()
+print('File "nowhere.py", line 1 in nothing', file=sys.stderr)
+""",
+        timeout=LONG,
+    )
+    assert "line 5 in here\n    faulthandler.dump_traceback()\n" in outcome.errors
+    assert "line 10 in <module>\n    here()\n" in outcome.errors
+    assert outcome.errors.count("line 1 in nothing\n") == 2
