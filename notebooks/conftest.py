@@ -1,11 +1,12 @@
 """How nbval runs the notebooks: `pytest --nbval notebooks/en`.
 
-Executes every cell and compares what is stored: text and streams of cells without the tag
-`nbval-ignore-output`. HTML and pictures say the same again and are not stored.
+Executes every cell, with processes started by spawn, and compares what is stored: text and streams
+of cells without the tag `nbval-ignore-output`. HTML and pictures say the same again and are not stored.
 """
 
 import os
 import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -29,6 +30,15 @@ def pytest_configure(config):
         folder = tempfile.TemporaryDirectory(prefix="nbval-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder.name)
+        _spawn_in_kernels(Path(folder.name, "ipython"))
+
+
+def _spawn_in_kernels(profiles):
+    """Let kernels start processes as macOS and Windows do; the book was built with the default."""
+    startup = profiles / "profile_default/startup/spawn.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text('__import__("multiprocessing").set_start_method("spawn")\n')
+    os.environ["IPYTHONDIR"] = str(profiles)
 
 
 def pytest_collectstart(collector):

@@ -167,7 +167,7 @@ def short_folder(monkeypatch):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("method", ["fork", "spawn"])  # the site is built with forkserver
+@pytest.mark.parametrize("method", ["fork"])  # the site is built with forkserver, nbval spawns
 def test_the_notebook_runs_unchanged_under_another_start_method(method, short_folder, monkeypatch):
     if method not in METHODS:
         pytest.skip(f"no start method {method}")
