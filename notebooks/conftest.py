@@ -1,7 +1,8 @@
 """How nbval runs the notebooks: `pytest --nbval notebooks/en`.
 
 Executes every cell, with processes started by spawn, and compares what is stored: text and streams
-of cells without the tag `nbval-ignore-output`. HTML and pictures say the same again and are not stored.
+of cells without the tag `nbval-ignore-output`. HTML and pictures say the same again and are not
+stored.
 """
 
 import os
