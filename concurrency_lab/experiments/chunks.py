@@ -113,9 +113,9 @@ def chunk_overhead(
 
     Raises RuntimeError if wrong results come back.
     """
-    chunks = sorted(set(chunks))
-    if not chunks or chunks[0] < 1 or workers < 1 or rounds < 1 or not budget > 0:
-        raise ValueError("chunk_overhead needs chunks of at least 1 item, a budget and a worker")
+    chunks = _sizes(chunks)
+    if workers < 1 or rounds < 1 or not budget > 0:
+        raise ValueError("chunk_overhead needs a budget of more than 0 seconds and a worker")
     begun = time.perf_counter()
     with Pools([workers]) as pools, _executor(workers) as executor:
         pool = pools[workers]
@@ -380,9 +380,9 @@ def chunk_balance(
     The cases take turns, for at most `rounds` rounds; after five, none is begun that would exceed
     `budget` seconds. Processes start as `scaling.worker_context` says.
     """
-    chunks = sorted(set(chunks))
-    if not chunks or chunks[0] < 1 or workers < 1 or tasks < 1 or rounds < 1:
-        raise ValueError("chunk_balance needs at least one task, worker, round and chunk")
+    chunks = _sizes(chunks)
+    if workers < 1 or tasks < 1 or rounds < 1:
+        raise ValueError("chunk_balance needs at least one task, worker and round")
     if not (seconds > 0 and budget > 0):
         raise ValueError("chunk_balance needs tasks and a budget of more than 0 seconds")
     growing = unequal(tasks, tasks * seconds)
@@ -398,6 +398,13 @@ def chunk_balance(
         next(iter(cases.values()))()  # the workers have imported what they need
         values, others = in_turns(cases, budget=budget, max_rounds=rounds)
     return Balance(values, durations, workers, others)
+
+
+def _sizes(chunks: Sequence[int]) -> list[int]:
+    if isinstance(chunks, Sequence) and chunks:
+        if all(isinstance(chunk, int) and chunk >= 1 for chunk in chunks):
+            return sorted(set(chunks))
+    raise ValueError(f"chunks are whole numbers from 1, such as (1, 16, 256), not {chunks!r}")
 
 
 def _waited(pool: Any, waits: list[float], chunk: int) -> float:

@@ -180,17 +180,10 @@ def scaling(
     control = SlowdownMeter()
     with Pools(workers) as pools:
         for n in workers:  # whatever happens in a worker's first call only
-            try:
-                found = pools[n].map_async(task, items, chunksize).get(patience)
-            except multiprocessing.TimeoutError:
-                raise RuntimeError(
-                    f"{n} worker processes did not do in {patience:.0f} s what a loop does: "
-                    "does the task wait for something, or can workers not import it?"
-                ) from None
-            _compare(found, expected, n)
+            _pooled(pools[n], n, task, items, chunksize, expected, patience)
         cases: dict[Any, Callable[[], float]] = {LOOP: lambda: _looped(task, items)}
         for n in workers:
-            cases[n] = lambda n=n: _pooled(pools[n], n, task, items, chunksize, expected)
+            cases[n] = lambda n=n: _pooled(pools[n], n, task, items, chunksize, expected, patience)
         # In the middle it is as near as can be to every way, also in rounds that go backwards.
         names = list(cases)
         names.insert((len(names) + 1) // 2, CORES)
@@ -214,9 +207,17 @@ def _looped(task: Callable[[Any], Any], items: list[Any]) -> float:
     return time.perf_counter() - begun
 
 
-def _pooled(pool, n: int, task, items: list[Any], chunksize: int | None, expected) -> float:
+def _pooled(
+    pool, n: int, task, items: list[Any], chunksize: int | None, expected, patience: float
+) -> float:
     begun = time.perf_counter()
-    found = pool.map(task, items, chunksize)
+    try:
+        found = pool.map_async(task, items, chunksize).get(patience)
+    except multiprocessing.TimeoutError:
+        raise RuntimeError(
+            f"{n} worker processes did not do in {patience:.0f} s what a loop does: does the task "
+            "wait for something, can workers not import it, or has a worker been killed?"
+        ) from None
     seconds = time.perf_counter() - begun
     _compare(found, expected, n)
     return seconds

@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -494,3 +495,11 @@ def test_ruff_finds_nothing_in_the_modules(name, tmp_path):
         command, cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ctrl_c_cannot_stop_a_worker_that_holds_the_lock_of_the_queue(chapter):
+    """Its pool would never do a task again."""
+    import primes
+
+    with multiprocessing.Pool(1, primes.watch, [primes.NoFlag()]) as pool:
+        assert pool.apply(signal.getsignal, [signal.SIGINT]) == signal.SIG_IGN

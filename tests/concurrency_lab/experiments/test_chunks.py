@@ -164,11 +164,9 @@ def test_all_workers_of_an_executor_have_started():
         assert list(executor.map(operator.neg, [1, 2])) == [-1, -2]
 
 
-@pytest.mark.parametrize(
-    "bad", [{"chunks": ()}, {"chunks": (0, 1)}, {"workers": 0}, {"rounds": 0}, {"budget": 0}]
-)
+@pytest.mark.parametrize("bad", [{"workers": 0}, {"rounds": 0}, {"budget": 0}])
 def test_overhead_refuses_bad_input(bad):
-    with pytest.raises(ValueError, match="chunks of at least 1 item"):
+    with pytest.raises(ValueError, match="chunk_overhead needs"):
         chunk_overhead(**bad)
 
 
@@ -331,10 +329,16 @@ def test_ctrl_c_while_a_balance_is_measured_leaves_nobody(monkeypatch):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"tasks": 0}, {"workers": 0}, {"chunks": ()}, {"chunks": (0, 2)}, {"rounds": 0},
-        {"seconds": 0}, {"budget": 0},
+        {"tasks": 0}, {"workers": 0}, {"rounds": 0}, {"seconds": 0}, {"budget": 0},
     ],
 )  # fmt: skip
 def test_balance_refuses_bad_input(bad):
     with pytest.raises(ValueError, match="chunk_balance needs"):
         chunk_balance(**bad)
+
+
+@pytest.mark.parametrize("measure", [chunk_balance, chunk_overhead])
+@pytest.mark.parametrize("chunks", [(), (0, 2), (1.5,), 5, "many"])
+def test_chunks_are_whole_numbers(measure, chunks):
+    with pytest.raises(ValueError, match="chunks are whole numbers from 1"):
+        measure(chunks=chunks)

@@ -38,6 +38,17 @@ MADE_UP = Scaling(
 pytestmark = pytest.mark.usefixtures("no_child_left")
 
 
+_calls = []
+
+
+def die_at_the_fourth(item):
+    if multiprocessing.parent_process():
+        _calls.append(item)
+        if len(_calls) == 4:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    return item
+
+
 def hang_in_a_worker(item):
     if multiprocessing.parent_process():
         time.sleep(60)
@@ -128,13 +139,13 @@ def test_chunks_reach_the_pool(monkeypatch):
     asked = []
     pooled = instrument._pooled
 
-    def noted(pool, n, task, items, chunksize, expected):
+    def noted(pool, n, task, items, chunksize, *rest):
         asked.append(chunksize)
-        return pooled(pool, n, task, items, chunksize, expected)
+        return pooled(pool, n, task, items, chunksize, *rest)
 
     monkeypatch.setattr(instrument, "_pooled", noted)
     found = scaling(partial(operator.add, 1), range(5), (1,), chunksize=3, rounds=1)
-    assert asked == [3]
+    assert asked == [3, 3]  # once before the clock is looked at
     assert found.name == "add"
 
 
@@ -145,7 +156,7 @@ def test_other_results_than_those_of_the_loop_are_found_out():
 
 def test_other_results_in_a_later_round_are_found_out():
     with Pools([1]) as pools, pytest.raises(RuntimeError, match="result 1 of 1 worker"):
-        instrument._pooled(pools[1], 1, abs, [1, -2], None, [1, -2])
+        instrument._pooled(pools[1], 1, abs, [1, -2], None, [1, -2], 60)
 
 
 def test_what_the_task_raises_is_not_caught():
@@ -166,6 +177,12 @@ def test_a_job_that_hangs_in_workers_is_an_error(monkeypatch):
     monkeypatch.setattr(instrument, "JOB_LIMIT", 0.2)
     with pytest.raises(RuntimeError, match="1 worker processes did not do in"):
         scaling(hang_in_a_worker, [1, 2], (1,), rounds=1)
+
+
+def test_a_worker_that_is_killed_in_mid_measurement_is_an_error(monkeypatch):
+    monkeypatch.setattr(instrument, "JOB_LIMIT", 2)
+    with pytest.raises(RuntimeError, match="has a worker been killed"):
+        scaling(die_at_the_fourth, [1], (1,), budget=60)
 
 
 @pytest.mark.parametrize(
