@@ -11,7 +11,7 @@ from published_site import CHAPTER, PAGES, each_page
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE = {"width": 390, "height": 844}
-NOWHERE = "żżyplugh"  # Pagefind also tries words that begin the query, such as the x of a program
+NOWHERE = "ŋqyplugh"  # Pagefind also tries words that begin the query, such as the x of a program
 FIRST_LOAD_LIMIT = 100_000  # bytes gzipped, without figures
 FIRST_LOAD_LIMIT_WITH_RECORDINGS = 130_000  # chapter 2 holds eight to play
 
