@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nbval.kernel import RunningKernel
 
 os.environ["CONCURRENCY_LAB_PROGRESS"] = "0"
 
@@ -32,6 +33,7 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         os.environ |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder.name)
         _spawn_in_kernels(Path(folder.name, "ipython"))
+        RunningKernel.stop = _stop
 
 
 def _spawn_in_kernels(profiles):
@@ -40,6 +42,13 @@ def _spawn_in_kernels(profiles):
     startup.parent.mkdir(parents=True)
     startup.write_text('__import__("multiprocessing").set_start_method("spawn")\n')
     os.environ["IPYTHONDIR"] = str(profiles)
+
+
+def _stop(kernel):
+    """Ask the kernel to end. nbval kills it at once, and the resource tracker along with it."""
+    kernel.kc.stop_channels()
+    kernel.km.shutdown_kernel()
+    del kernel.km
 
 
 def pytest_collectstart(collector):

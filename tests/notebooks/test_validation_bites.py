@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from website.notebooks import is_normal
@@ -65,6 +67,28 @@ def test_both_outcomes_are_planted():
 @pytest.mark.parametrize("path", PLANTED, ids=lambda path: path.stem)
 def test_planted_notebooks_are_in_normal_form(path):
     assert is_normal(path)
+
+
+@pytest.mark.skipif(
+    not Path("/dev/shm").is_dir(), reason="this system does not list its shared memory"
+)
+def test_a_notebook_starts_processes_by_spawn_and_leaves_no_lock_behind(tmp_path):
+    notebook = nbformat.v4.new_notebook()
+    code = """
+import multiprocessing
+from multiprocessing.shared_memory import SharedMemory
+lock, block = multiprocessing.Lock(), SharedMemory(create=True, size=1)
+print(multiprocessing.get_start_method(), lock._semlock.name, block.name)"""
+    notebook.cells = [nbformat.v4.new_code_cell(code)]
+    path = tmp_path / "locks.ipynb"
+    nbformat.write(notebook, path)
+    printed = printed_by_nbval([path], tmp_path / "one", cell_seconds=120)
+    method, *names = re.search(r"^(\w+) /(mp-\w+) (\w+)$", printed, re.MULTILINE).groups()
+    assert method == "spawn"
+    end = time.monotonic() + 10  # the resource tracker ends after the kernel
+    while left := [file for file in os.listdir("/dev/shm") if file.endswith(tuple(names))]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
 
 
 def test_a_failure_names_the_cell_and_the_difference(tmp_path):
